@@ -1,0 +1,144 @@
+"""Sampling: drawing the next token, and the truncations that keep a sampler away from the unreliable tail.
+
+A filter maps logits to logits: a token that it removes gets -inf, a token that it keeps stays as it was. Filters never
+change their input, treat every row on its own, accept -inf in their input and never bring such a token back.
+"""
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from shared_tasks.models.language_model import LanguageModel
+from shared_tasks.models.randomness import Randomness
+
+Filter = Callable[[Float[Tensor, "batch vocab"]], Float[Tensor, "batch vocab"]]
+
+
+def ancestral_sample(logits: Float[Tensor, "*batch vocab"], rng: Randomness) -> Int[Tensor, "*batch"]:
+    """Draw a token per row from softmax(logits), with one call of `rng.categorical`."""
+    raise NotImplementedError
+
+
+def gumbel_max_sample(logits: Float[Tensor, "*batch vocab"], rng: Randomness) -> Int[Tensor, "*batch"]:
+    """Draw a token per row as the argmax of logits plus Gumbel noise, with one call of `rng.gumbel(logits.shape)`.
+
+    Paper: Gumbel, 1954; Maddison et al., 2014, https://arxiv.org/abs/1411.0030.
+    """
+    raise NotImplementedError
+
+
+def apply_temperature(logits: Float[Tensor, "*batch vocab"], temperature: float) -> Float[Tensor, "*batch vocab"]:
+    """Return logits / temperature. Raises ValueError unless temperature > 0."""
+    raise NotImplementedError
+
+
+def top_k_filter(logits: Float[Tensor, "*batch vocab"], top_k: int) -> Float[Tensor, "*batch vocab"]:
+    """Keep the `top_k` most probable tokens, or all of them when there are fewer.
+
+    Raises ValueError unless top_k >= 1. Paper: Fan et al., 2018, https://arxiv.org/abs/1805.04833.
+    """
+    raise NotImplementedError
+
+
+def top_p_filter(logits: Float[Tensor, "*batch vocab"], top_p: float) -> Float[Tensor, "*batch vocab"]:
+    """Keep the smallest set of most probable tokens whose total probability is at least `top_p`.
+
+    The token that crosses the threshold is kept. Raises ValueError unless 0 < top_p <= 1.
+
+    Paper: Holtzman et al., 2020, https://arxiv.org/abs/1904.09751.
+    """
+    raise NotImplementedError
+
+
+def min_p_filter(logits: Float[Tensor, "*batch vocab"], min_p: float) -> Float[Tensor, "*batch vocab"]:
+    """Keep the tokens whose probability is at least `min_p` times that of the most probable token.
+
+    Raises ValueError unless 0 <= min_p <= 1. Paper: Nguyen et al., 2024, https://arxiv.org/abs/2407.01082.
+    """
+    raise NotImplementedError
+
+
+def typical_filter(logits: Float[Tensor, "*batch vocab"], typical_p: float) -> Float[Tensor, "*batch vocab"]:
+    """Keep the tokens whose surprisal is nearest to the entropy, until their total probability is at least `typical_p`.
+
+    Tokens are taken in order of |-log p - entropy|, both in nats; the one that crosses the threshold is kept. Raises
+    ValueError unless 0 < typical_p <= 1. Paper: Meister et al., 2023, https://arxiv.org/abs/2202.00666.
+    """
+    raise NotImplementedError
+
+
+def epsilon_filter(logits: Float[Tensor, "*batch vocab"], epsilon_cutoff: float) -> Float[Tensor, "*batch vocab"]:
+    """Keep the tokens whose probability is at least `epsilon_cutoff`, and always the most probable one.
+
+    Raises ValueError unless 0 <= epsilon_cutoff < 1. Paper: Hewitt et al., 2022, https://arxiv.org/abs/2210.15191.
+    """
+    raise NotImplementedError
+
+
+def eta_filter(logits: Float[Tensor, "*batch vocab"], eta_cutoff: float) -> Float[Tensor, "*batch vocab"]:
+    """Keep the tokens whose probability is at least eta, and always the most probable one.
+
+    eta = min(eta_cutoff, sqrt(eta_cutoff) * exp(-entropy)), with the row's entropy in nats. Raises ValueError unless
+    0 <= eta_cutoff < 1. Paper: Hewitt et al., 2022, https://arxiv.org/abs/2210.15191.
+    """
+    raise NotImplementedError
+
+
+def estimate_zipf_exponent(probs: Float[Tensor, "vocab"], m: int = 100) -> float:
+    """Estimate the exponent s of Zipf's law from the `m` most probable tokens (all of them when there are fewer).
+
+    With p_1 >= p_2 >= ... the sorted probabilities, t_i = log((i + 1) / i) and b_i = log(p_i / p_(i+1)), the estimate
+    is sum(t_i b_i) / sum(t_i^2) over i = 1 .. m - 1. Tokens of probability zero are left out.
+
+    Paper: Basu et al., 2021, https://arxiv.org/abs/2007.14966, equation 30.
+    """
+    raise NotImplementedError
+
+
+class Mirostat:
+    """Mirostat sampling: top-k sampling whose k follows a target surprise, in bits.
+
+    Paper: Basu et al., 2021, https://arxiv.org/abs/2007.14966, algorithm 1.
+    """
+
+    mu: float
+    """The maximal surprise in bits that the next step allows; 2 * tau before the first step."""
+
+    def __init__(self, tau: float, learning_rate: float = 0.1, m: int = 100):
+        """Aim at a surprise of `tau` bits per token, estimating Zipf's exponent from the `m` most probable tokens."""
+        raise NotImplementedError
+
+    def top_k(self, probs: Float[Tensor, "vocab"]) -> int:
+        """Return the k that the current `mu` allows for this distribution.
+
+        With the estimated exponent s, epsilon = s - 1 and N tokens in the vocabulary,
+        k = ((epsilon 2^mu) / (1 - N^(-epsilon)))^(1/s), rounded to the nearest integer and clamped to 1 .. N. Where
+        epsilon is zero, epsilon / (1 - N^(-epsilon)) stands for its limit 1 / log(N).
+        """
+        raise NotImplementedError
+
+    def sample(self, logits: Float[Tensor, "vocab"], rng: Randomness) -> int:
+        """Draw a token from the k most probable ones with one call of `rng.categorical`, then update `mu`.
+
+        mu becomes mu - learning_rate * (surprise - tau), where the surprise of the token drawn is -log2 of its
+        probability under the full distribution, before truncation.
+        """
+        raise NotImplementedError
+
+
+def generate(
+    model: LanguageModel,
+    x: Sequence[Sequence[int]],
+    *,
+    max_tokens: int,
+    rng: Randomness,
+    filters: Sequence[Filter] = (),
+) -> list[list[int]]:
+    """Sample a continuation of each prompt in `x`, token by token, until the end token or `max_tokens` tokens.
+
+    At each step the filters are applied to the next-token log-probabilities in the order given, and a token is drawn
+    from the softmax of what they return. The end token is part of the continuation; the prompt is not. A row that has
+    ended is not passed to the model again. Raises ValueError unless max_tokens >= 0.
+    """
+    raise NotImplementedError

@@ -1,0 +1,100 @@
+"""Scoring: how probable a sequence is, how uncertain a model is, and whether its confidence can be trusted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from shared_tasks.models.language_model import LanguageModel
+
+
+def sequence_logprobs(model: LanguageModel, sequences: Sequence[Sequence[int]]) -> Float[Tensor, "batch"]:
+    """Return log P(x) in nats of each sequence x, the sum of log P(x_t | x_<t) over all of its tokens.
+
+    Exactly the tokens given are scored, the end token too where a sequence contains one. The empty sequence has
+    log-probability zero. Sequences may differ in length.
+    """
+    raise NotImplementedError
+
+
+def conditional_logprobs(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+) -> Float[Tensor, "batch"]:
+    """Return log P(y | x) in nats of each continuation y after its prompt x; the prompt itself is not scored.
+
+    Raises ValueError when there are not as many continuations as prompts.
+    """
+    raise NotImplementedError
+
+
+def perplexity(model: LanguageModel, sequences: Sequence[Sequence[int]]) -> float:
+    """Return the perplexity of a corpus: exp of minus the mean log-probability (nats) per token, over all tokens.
+
+    Every token weighs the same, whichever sequence it is in. Raises ValueError when there is no token at all.
+    """
+    raise NotImplementedError
+
+
+def entropy(logprobs: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch"]:
+    """Return the entropy in nats of each distribution given by its log-probabilities; 0 log 0 counts as 0."""
+    raise NotImplementedError
+
+
+def kl_divergence(
+    p_logprobs: Float[Tensor, "*batch vocab"], q_logprobs: Float[Tensor, "*batch vocab"]
+) -> Float[Tensor, "*batch"]:
+    """Return KL(p || q) in nats of each pair of distributions given by their log-probabilities.
+
+    Where p is 0 the term is 0, whatever q is; where q is 0 and p is not, the divergence is infinite.
+    """
+    raise NotImplementedError
+
+
+def expected_calibration_error(confidences: Float[Tensor, "n"], correct: Bool[Tensor, "n"], num_bins: int) -> float:
+    """Return the expected calibration error over bins of equal mass.
+
+    Predictions are sorted by confidence, highest first, and cut into `num_bins` consecutive bins whose sizes differ
+    by at most one, the larger bins first. The error is the mean over predictions of their bin's
+    |accuracy - mean confidence|. Raises ValueError unless 1 <= num_bins <= n.
+
+    Paper: Nguyen and O'Connor, 2015, https://arxiv.org/abs/1508.05154.
+    """
+    raise NotImplementedError
+
+
+def macro_calibration_error(confidences: Float[Tensor, "n"], correct: Bool[Tensor, "n"]) -> float:
+    """Return MacroCE: the mean of two instance-level errors, each averaged over its own class.
+
+    Over the correct predictions the error is 1 - confidence; over the wrong ones it is the confidence. Raises
+    ValueError unless there is at least one prediction of each class.
+
+    Paper: Si et al., 2022, https://arxiv.org/abs/2205.12507.
+    """
+    raise NotImplementedError
+
+
+def brier_score(confidences: Float[Tensor, "n"], correct: Bool[Tensor, "n"]) -> float:
+    """Return the mean squared difference between the confidence and the outcome (1 if correct, else 0).
+
+    Raises ValueError when there is no prediction. Paper: Brier, 1950.
+    """
+    raise NotImplementedError
+
+
+@dataclass
+class Ranking:
+    """Samples by probability, each group from its most to its least probable member."""
+
+    highest: list[list[int]]
+    middle: list[list[int]]
+    lowest: list[list[int]]
+
+
+def rank_samples(model: LanguageModel, samples: Sequence[Sequence[int]], k: int, prompt: Sequence[int] = ()) -> Ranking:
+    """Rank samples by log P(sample | prompt) and return the k most, k middle and k least probable ones.
+
+    The middle group starts at position (n - k) // 2 of the n samples in order of falling probability. Equal samples
+    are all kept. Raises ValueError unless 1 <= k <= n.
+    """
+    raise NotImplementedError

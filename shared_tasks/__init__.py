@@ -1,0 +1,1 @@
+"""What students import: models, tasks, metrics, evaluation."""

@@ -1,0 +1,1 @@
+"""Language models behind one interface, toy models with known answers, and the randomness that algorithms draw."""
