@@ -42,6 +42,8 @@ class Usage(msgspec.Struct):
 class TestResult(msgspec.Struct):
     """One test of one submission."""
 
+    __test__ = False  # nor is it one for pytest to collect
+
     test: str  # "test_sampling.py::TestTopP::test_keeps_the_crossing_token"
     problem: str  # the problem's id, "top_p"
     visibility: Visibility

@@ -1,7 +1,8 @@
 """Sampling: drawing the next token, and the truncations that keep a sampler away from the unreliable tail.
 
 A filter maps logits to logits: a token that it removes gets -inf, a token that it keeps stays as it was. Filters never
-change their input, treat every row on its own, accept -inf in their input and never bring such a token back.
+change their input, treat every row on its own, accept -inf in their input and never bring such a token back. "Probable"
+refers to the softmax of the row. Where two tokens tie at the cut, either may be kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -89,7 +90,8 @@ def estimate_zipf_exponent(probs: Float[Tensor, "vocab"], m: int = 100) -> float
     """Estimate the exponent s of Zipf's law from the `m` most probable tokens (all of them when there are fewer).
 
     With p_1 >= p_2 >= ... the sorted probabilities, t_i = log((i + 1) / i) and b_i = log(p_i / p_(i+1)), the estimate
-    is sum(t_i b_i) / sum(t_i^2) over i = 1 .. m - 1. Tokens of probability zero are left out.
+    is sum(t_i b_i) / sum(t_i^2) over i = 1 .. m - 1. Tokens of probability zero are left out. When a single token is
+    left there is nothing to fit, and the estimate is math.inf: the steepest law.
 
     Paper: Basu et al., 2021, https://arxiv.org/abs/2007.14966, equation 30.
     """
@@ -113,16 +115,19 @@ class Mirostat:
         """Return the k that the current `mu` allows for this distribution.
 
         With the estimated exponent s, epsilon = s - 1 and N tokens in the vocabulary,
-        k = ((epsilon 2^mu) / (1 - N^(-epsilon)))^(1/s), rounded to the nearest integer and clamped to 1 .. N. Where
-        epsilon is zero, epsilon / (1 - N^(-epsilon)) stands for its limit 1 / log(N).
+        k = ((epsilon 2^mu) / (1 - N^(-epsilon)))^(1/s), clamped to 1 .. N and rounded to the nearest integer. N counts
+        tokens of probability zero too. Limits stand where the formula has none of its own: for epsilon = 0,
+        epsilon / (1 - N^(-epsilon)) is 1 / log(N); for s = 0, k is N where the base of the power exceeds one, else 1;
+        for s = math.inf, k is 1.
         """
         raise NotImplementedError
 
     def sample(self, logits: Float[Tensor, "vocab"], rng: Randomness) -> int:
         """Draw a token from the k most probable ones with one call of `rng.categorical`, then update `mu`.
 
-        mu becomes mu - learning_rate * (surprise - tau), where the surprise of the token drawn is -log2 of its
-        probability under the full distribution, before truncation.
+        The k is that of `top_k` for softmax(logits), and the k probabilities are renormalised for the draw. Then mu
+        becomes mu - learning_rate * (surprise - tau), where the surprise of the token drawn is -log2 of its probability
+        under the full distribution, before truncation.
         """
         raise NotImplementedError
 
@@ -137,8 +142,10 @@ def generate(
 ) -> list[list[int]]:
     """Sample a continuation of each prompt in `x`, token by token, until the end token or `max_tokens` tokens.
 
-    At each step the filters are applied to the next-token log-probabilities in the order given, and a token is drawn
-    from the softmax of what they return. The end token is part of the continuation; the prompt is not. A row that has
-    ended is not passed to the model again. Raises ValueError unless max_tokens >= 0.
+    Each step is one call of `model.next_token_logprobs` for all rows that have not ended, then the filters on the
+    log-probabilities in the order given, then one call of `rng.categorical` that draws a token for each of these rows
+    from the softmax of what the filters return. The end token is part of the continuation; the prompt is not. A row
+    that has ended is not passed to the model again, and when none is left the model is not called. An end token inside
+    a prompt ends nothing. The prompts are not changed. Raises ValueError unless max_tokens >= 0.
     """
     raise NotImplementedError

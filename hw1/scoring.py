@@ -1,4 +1,7 @@
-"""Scoring: how probable a sequence is, how uncertain a model is, and whether its confidence can be trusted."""
+"""Scoring: how probable a sequence is, how uncertain a model is, and whether its confidence can be trusted.
+
+Logarithms are natural. No function changes its arguments.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +15,8 @@ from shared_tasks.models.language_model import LanguageModel
 def sequence_logprobs(model: LanguageModel, sequences: Sequence[Sequence[int]]) -> Float[Tensor, "batch"]:
     """Return log P(x) in nats of each sequence x, the sum of log P(x_t | x_<t) over all of its tokens.
 
-    Exactly the tokens given are scored, the end token too where a sequence contains one. The empty sequence has
-    log-probability zero. Sequences may differ in length.
+    Exactly the tokens given are scored, the end token too where a sequence contains one, and tokens after it. The
+    empty sequence has log-probability zero, an impossible one -inf. Sequences may differ in length.
     """
     raise NotImplementedError
 
@@ -21,9 +24,10 @@ def sequence_logprobs(model: LanguageModel, sequences: Sequence[Sequence[int]]) 
 def conditional_logprobs(
     model: LanguageModel, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
 ) -> Float[Tensor, "batch"]:
-    """Return log P(y | x) in nats of each continuation y after its prompt x; the prompt itself is not scored.
+    """Return log P(y | x) in nats of each continuation y after its prompt x.
 
-    Raises ValueError when there are not as many continuations as prompts.
+    The prompt itself is not scored: it may be empty, and it may be one that the model gives probability zero. Raises
+    ValueError when there are not as many continuations as prompts.
     """
     raise NotImplementedError
 
@@ -31,7 +35,8 @@ def conditional_logprobs(
 def perplexity(model: LanguageModel, sequences: Sequence[Sequence[int]]) -> float:
     """Return the perplexity of a corpus: exp of minus the mean log-probability (nats) per token, over all tokens.
 
-    Every token weighs the same, whichever sequence it is in. Raises ValueError when there is no token at all.
+    Every token weighs the same, whichever sequence it is in. A token of probability zero makes it infinite. Raises
+    ValueError when there is no token at all.
     """
     raise NotImplementedError
 
@@ -55,8 +60,8 @@ def expected_calibration_error(confidences: Float[Tensor, "n"], correct: Bool[Te
     """Return the expected calibration error over bins of equal mass.
 
     Predictions are sorted by confidence, highest first, and cut into `num_bins` consecutive bins whose sizes differ
-    by at most one, the larger bins first. The error is the mean over predictions of their bin's
-    |accuracy - mean confidence|. Raises ValueError unless 1 <= num_bins <= n.
+    by at most one, the larger bins first; the order of equal confidences is left open. The error is the mean over
+    predictions of their bin's |accuracy - mean confidence|. Raises ValueError unless 1 <= num_bins <= n.
 
     Paper: Nguyen and O'Connor, 2015, https://arxiv.org/abs/1508.05154.
     """
@@ -94,7 +99,8 @@ class Ranking:
 def rank_samples(model: LanguageModel, samples: Sequence[Sequence[int]], k: int, prompt: Sequence[int] = ()) -> Ranking:
     """Rank samples by log P(sample | prompt) and return the k most, k middle and k least probable ones.
 
-    The middle group starts at position (n - k) // 2 of the n samples in order of falling probability. Equal samples
-    are all kept. Raises ValueError unless 1 <= k <= n.
+    The middle group starts at position (n - k) // 2, counted from 0, of the n samples in order of falling
+    probability. Groups overlap where n < 3 k. Equal samples are all kept; the order of equally probable samples is
+    left open. Raises ValueError unless 1 <= k <= n.
     """
     raise NotImplementedError

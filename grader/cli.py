@@ -1,0 +1,182 @@
+"""The `grader` command."""
+
+import csv
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from grader import doctor as examination
+from grader import reports
+from grader.assignment import UnusableInput, load_assignment
+from grader.grading import Graded, grade_cohort
+from grader.results import SubmissionResult
+from grader.sandbox import isolation
+from grader.store import Store
+from grader.submissions import collect
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Grade submissions in a sandbox.")
+console = Console(stderr=True)
+
+
+@app.command()
+def grade(
+    assignment: Annotated[str, typer.Argument(help="The assignment's name: hw1.")],
+    submissions: Annotated[list[Path], typer.Argument(help="Folders and zips: one submission each, or many.")],
+    out: Annotated[Path, typer.Option(help="Where reports go. Run again with the same folder to go on.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Submissions judged at the same time.")] = os.cpu_count() or 1,
+    received: Annotated[Path | None, typer.Option(help="CSV with columns name, received (ISO 8601 times).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Grade a cohort and write its reports."""
+    try:
+        wanted = load_assignment(assignment)
+        isolation.check()
+        cohort = collect(submissions, wanted)
+        times = _times(received)
+        out.mkdir(parents=True, exist_ok=True)
+    except (UnusableInput, isolation.SandboxUnavailable, OSError) as error:
+        _refuse(str(error))
+    store = Store(out / "grades.sqlite")
+    results: list[SubmissionResult] = []
+    failures: list[Graded] = []
+    try:
+        store.keep_only([submission.slug for submission in cohort])
+        with _progress() as progress:
+            task = progress.add_task(f"grading {wanted.name}", total=len(cohort))
+            for graded in grade_cohort(wanted, cohort, store, jobs, times):
+                if graded.result is None:
+                    failures.append(graded)
+                else:
+                    results.append(graded.result)
+                    _write_pages(out, graded.result)
+                progress.update(task, advance=1, description=f"graded {graded.submission.slug}")
+    except KeyboardInterrupt:
+        console.print(f"interrupted after {len(results)} of {len(cohort)}; run the same command again to go on")
+        raise typer.Exit(130) from None
+    finally:
+        store.close()
+    results.sort(key=lambda result: result.name.lower())
+    index = _write_cohort(out, results)
+    if as_json:
+        print(json.dumps([_summary(result) for result in results]))
+    else:
+        Console().print(_table(results))
+        print(index)
+    for graded in failures:
+        reason = graded.failure.strip().splitlines()[-1]
+        console.print(f"[red]not graded:[/] {graded.submission.slug}: {reason}", soft_wrap=True, highlight=False)
+    if failures:
+        (out / "failures.txt").write_text("\n\n".join(f"{g.submission.slug}\n{g.failure}" for g in failures))
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say what this machine has of what the kit needs."""
+    findings = examination.examine(Path.cwd())
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in findings]))
+    else:
+        table = Table("part", "found", "", "what to do")
+        for finding in findings:
+            mark = "[green]fine[/]" if finding.fine else "[red]missing[/]" if finding.needed else "optional"
+            table.add_row(finding.part, finding.found, mark, "" if finding.fine else finding.advice)
+        Console().print(table)
+    if any(finding.needed and not finding.fine for finding in findings):
+        raise typer.Exit(1)
+
+
+def _refuse(reason: str) -> NoReturn:
+    console.print(f"[red]error:[/] {' '.join(reason.split())}", soft_wrap=True, highlight=False)
+    raise typer.Exit(2)
+
+
+def _times(path: Path | None) -> dict[str, datetime]:
+    """Read when each submission was received. Raises UnusableInput with file and line."""
+    if path is None:
+        return {}
+    times: dict[str, datetime] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for number, row in enumerate(csv.DictReader(file), start=2):
+                try:
+                    time = datetime.fromisoformat(row["received"])
+                    times[row["name"]] = time if time.tzinfo else time.replace(tzinfo=UTC)
+                except (KeyError, TypeError, ValueError) as error:
+                    raise UnusableInput(f"{path}:{number}: expected name and an ISO 8601 time: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnusableInput(f"{path}: {error}") from error
+    return times
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console)
+
+
+def _write_pages(out: Path, result: SubmissionResult) -> None:
+    student = out / "students" / result.slug
+    staff = out / "staff"
+    student.mkdir(parents=True, exist_ok=True)
+    staff.mkdir(parents=True, exist_ok=True)
+    (student / "report.html").write_text(reports.student_report(result), encoding="utf-8")
+    (student / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(reports.gradescope_results(result))))
+    (staff / f"{result.slug}.html").write_text(reports.staff_report(result), encoding="utf-8")
+
+
+def _write_cohort(out: Path, results: list[SubmissionResult]) -> Path:
+    index = out / "index.html"
+    generated = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    index.write_text(reports.class_page(results, generated), encoding="utf-8")
+    reports.results_table(results).to_csv(out / "results.csv", index=False)
+    return index
+
+
+def _summary(result: SubmissionResult) -> dict[str, object]:
+    names = ("name", "slug", "points", "max_points", "earned", "days_late", "refusal", "seconds")
+    return {name: getattr(result, name) for name in names} | {"summary": result.summary}
+
+
+def _table(results: list[SubmissionResult]) -> Table:
+    table = Table("submission", "what happened")
+    table.add_column("points", justify="right")
+    table.add_column("of", justify="right")
+    table.add_column("seconds", justify="right")
+    for result in results:
+        words = result.refusal or " ".join(result.summary)
+        shown = words if len(words) <= 120 else words[:119] + "…"
+        row = (f"{result.points:g}", f"{result.max_points:g}", f"{result.seconds:.1f}")
+        table.add_row(_plain(result.name), _plain(shown), *row)
+    return table
+
+
+def _plain(text: str) -> str:
+    """Keep a student's brackets and control characters from meaning anything to the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text).replace("[", r"\[")
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,1 @@
+"""Reference solutions of homework 1, generation algorithms."""
