@@ -9,6 +9,7 @@ from types import ModuleType
 
 import msgspec
 
+from grader.results import Visibility
 from grader.sandbox.isolation import KIT, Limits
 
 FOLDER = Path(__file__).parent / "assignments"
@@ -72,15 +73,10 @@ class Assignment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, dict=T
         """The stub modules by full name; their signatures are the contract."""
         return {name: import_module(name) for name in (f"{self.name}.{module}" for module in self.modules)}
 
-    @property
-    def public_tests(self) -> list[Path]:
-        """The public test files."""
-        return [KIT / self.name / "tests" / f"test_{module}.py" for module in self.modules]
-
-    @property
-    def hidden_tests(self) -> list[Path]:
-        """The hidden test files."""
-        return [KIT / "grader" / "hidden" / self.name / f"test_{module}.py" for module in self.modules]
+    def test_file(self, module: str, visibility: Visibility) -> Path:
+        """Return the file that holds a module's public or hidden tests."""
+        folder = KIT / self.name / "tests" if visibility == "public" else KIT / "grader" / "hidden" / self.name
+        return folder / f"test_{module}.py"
 
     @property
     def max_points(self) -> float:
@@ -91,7 +87,9 @@ class Assignment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, dict=T
     def digest(self) -> str:
         """SHA-256 over everything that a grade depends on besides the submission."""
         judge = [KIT / "grader" / file for file in ("assignment.py", "results.py", "testing.py")]
-        sources = [FOLDER / f"{self.name}.toml", *self.public_tests, *self.hidden_tests, *judge]
+        sources = [FOLDER / f"{self.name}.toml", *judge]
+        sources += [self.test_file(module, "public") for module in self.modules]
+        sources += [self.test_file(module, "hidden") for module in self.modules]
         for folder in (KIT / self.name, KIT / "grader/sandbox", KIT / "shared_tasks"):
             sources += folder.glob("*.py")
         sources += (KIT / "shared_tasks/models").glob("*.py")

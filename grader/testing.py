@@ -20,6 +20,7 @@ from grader.sandbox.remote import NoAnswer, Raised
 from grader.sandbox.sandbox import Sandbox
 
 MESSAGE_LENGTH = 4000
+VISIBILITIES: tuple[Visibility, ...] = ("public", "hidden")
 OPTIONS = [
     *("-c", os.devnull, f"--rootdir={KIT}", "--import-mode=importlib", "--noconftest", "--capture=no", "-W", "ignore"),
     *("-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler"),
@@ -43,7 +44,12 @@ def run_tests(
     collected.
     """
     plugin = _Plugin(assignment, sandbox, wanted)
-    files = [str(file) for file in (*assignment.public_tests, *assignment.hidden_tests)]
+    files = [
+        str(assignment.test_file(module, visibility))
+        for module in assignment.modules
+        for visibility in VISIBILITIES
+        if any(problem.module == module and wanted(problem, visibility) for problem in assignment.problems)
+    ]
     with _installed(assignment.name, modules):
         status = pytest.main([*OPTIONS, *files], plugins=[plugin])
     if plugin.broken or status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -106,14 +112,14 @@ class _Plugin:
             if key not in order:
                 self.broken.append(f"{item.nodeid} belongs to no problem of {self.assignment.name}.toml")
                 continue
-            problem, visibility = self.assignment.problems[order[key]], _visibility(hidden)
+            problem, visibility = self.assignment.problems[order[key]], VISIBILITIES[hidden]
             self.place[item.nodeid] = problem, visibility
             if self.wanted(problem, visibility):
                 ranked.append((order[key], hidden, number, item))
         self.shares = Counter((problem.id, visibility) for problem, visibility in self.place.values())
         for problem in self.assignment.problems:
-            for visibility in ("public", "hidden"):
-                if not self.shares[problem.id, visibility] and not self.broken:
+            for visibility in VISIBILITIES:
+                if self.wanted(problem, visibility) and not self.shares[problem.id, visibility] and not self.broken:
                     self.broken.append(f"the problem {problem.id} has no {visibility} tests")
         items[:] = [] if self.broken else [item for *_, item in sorted(ranked, key=lambda row: row[:3])]
 
@@ -174,10 +180,6 @@ class _Plugin:
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
         if call.excinfo is not None and self.raised is None:
             self.raised = call.excinfo.value
-
-
-def _visibility(hidden: bool) -> Visibility:
-    return "hidden" if hidden else "public"
 
 
 def _explain(error: BaseException | None, result: TestResult) -> None:

@@ -132,16 +132,10 @@ def _copy_back(originals: list[Any], changed: Any) -> None:
     if type(changed) is not list or len(changed) != len(originals):
         raise WireError("a malformed list of changed arguments")
     for original, new in zip(originals, changed, strict=True):
-        if type(original) is not type(new):
-            continue
-        if isinstance(original, Tensor):
-            if original.shape == new.shape:
-                original.copy_(new)
-        elif isinstance(original, list):
-            if len(original) == len(new):
-                _copy_back(original, new)
-                new = [old if isinstance(old, Tensor) else item for old, item in zip(original, new, strict=True)]
+        if isinstance(original, Tensor) and isinstance(new, Tensor) and original.shape == new.shape:
+            original.copy_(new)
+        elif isinstance(original, list) and isinstance(new, list):
             original[:] = new
-        elif isinstance(original, dict):
+        elif isinstance(original, dict) and isinstance(new, dict):
             original.clear()
             original.update(new)

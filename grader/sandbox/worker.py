@@ -238,5 +238,7 @@ def borrow(side: WorkerSide, number: int, methods: list[str], constants: dict[st
 
         return call
 
-    kind: Any = type("Borrowed", (Borrowed,), {"_number": number} | {name: forward(name) for name in methods} | constants)
+    kind: Any = type(
+        "Borrowed", (Borrowed,), {"_number": number} | {name: forward(name) for name in methods} | constants
+    )
     return kind()  # type: ignore[no-any-return]

@@ -230,16 +230,13 @@ class TestBrierScore:
 class TestRankSamples:
     """Samples by probability."""
 
-    # P = 0.21, 0.2, 0.15, 0.075, 0.05 in this order
-    FALLING = [[1, 1, 0], [0], [2, 2, 0], [2, 0], [1, 0]]
-
     def test_three_groups(self) -> None:
         """Returns the most, the middle and the least probable samples, each group from most to least probable."""
-        first, second, third, fourth, fifth = self.FALLING
-        ranking = scoring.rank_samples(MODEL, [third, fifth, first, fourth, second], 2)
-        assert_equal(ranking.highest, [first, second], "the 2 most probable samples")
-        assert_equal(ranking.middle, [second, third], "the 2 samples from position (5 - 2) // 2 = 1 on")
-        assert_equal(ranking.lowest, [fourth, fifth], "the 2 least probable samples")
+        samples = [[2, 2, 0], [1, 0], [1, 1, 0], [2, 0], [0]]  # P = 0.15, 0.05, 0.21, 0.075, 0.2
+        ranking = scoring.rank_samples(MODEL, samples, 2)
+        assert_equal(ranking.highest, [[1, 1, 0], [0]], "the 2 most probable samples")
+        assert_equal(ranking.middle, [[0], [2, 2, 0]], "the 2 samples from position (5 - 2) // 2 = 1 on")
+        assert_equal(ranking.lowest, [[2, 0], [1, 0]], "the 2 least probable samples")
 
     def test_given_a_prompt(self) -> None:
         """Ranks by the probability of the sample after the prompt."""

@@ -286,7 +286,7 @@ class TestWhatIsLent:
         assert set(answers.values()) <= {"WireError", "RuntimeError", "AttributeError"}
 
     def test_functions_and_randomness(self, sandbox: Sandbox) -> None:
-        """Functions of the test run in the judge, functions of the submission in the sandbox, also through each other."""
+        """Functions of the test run in the judge, functions of the submission in the sandbox, or through each other."""
         double = RemoteFunction("hw1.attacks:double", sandbox.call)
         assert call(sandbox, "apply", lambda value: value + 1, 1) == 2
         assert call(sandbox, "apply", double, 4) == 8

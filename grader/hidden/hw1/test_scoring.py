@@ -539,9 +539,8 @@ class TestRankSamples:
         exact = enumerate_sequences(model, max_tokens=3)
         falling = [list(sequence) for sequence in sorted(exact, key=lambda sequence: -exact[sequence])]
         n = len(falling)
-        given = sorted(falling)
         for k in range(1, n + 1):
-            ranking = scoring.rank_samples(model, given, k)
+            ranking = scoring.rank_samples(model, [list(sequence) for sequence in sorted(exact)], k)
             start = (n - k) // 2
             assert_equal(ranking.highest, falling[:k], f"the {k} most probable of {n} samples")
             assert_equal(ranking.middle, falling[start : start + k], f"the {k} middle of {n} samples")
@@ -556,7 +555,7 @@ class TestRankSamples:
         model = PositionModel(vocab_size=4, max_length=24, seed=82, eos_token_id=3)
         prompt = [2, 0, 1]
         samples = [[1, 0, 3], [0], [2, 2, 2, 1], [3], [1, 3], [0, 2, 3], [2, 1, 0, 0, 3], [1]]
-        falling = sorted(samples, key=lambda sample: -chain(model, prompt, sample))
+        falling = [list(sample) for sample in sorted(samples, key=lambda sample: -chain(model, prompt, sample))]
         ranking = scoring.rank_samples(model, samples, 3, prompt)
         assert_equal(ranking.highest, falling[:3], "the 3 most probable samples after the prompt")
         assert_equal(ranking.middle, falling[2:5], "the 3 middle samples after the prompt")
