@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from transformers.utils import logging
 
 from shared_tasks.models.registry import WEIGHTS, course_models, load_model
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Models and tasks that the homeworks share.")
+logging.disable_progress_bar()  # transformers shows one for every file of weights
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -44,27 +44,33 @@ class Objects(Protocol):
 
 
 def to_wire(value: Any, objects: Objects, depth: int = 0) -> Any:
-    """Turn a value into what msgpack can hold. Raises WireError for a value of another type, or nested too deeply."""
+    """Turn a value into what msgpack can hold; of subclasses of Python's types only the plain value crosses.
+
+    Raises WireError for a value of another type, or nested too deeply.
+    """
     kind = type(value)
     if kind in _PLAIN:
         return value
     if depth > MAX_DEPTH:
         raise WireError(f"a value nested more than {MAX_DEPTH} levels deep")
-    if kind is list:
-        if all(type(item) in _PLAIN for item in value):
+    if isinstance(value, list):
+        if kind is list and all(type(item) in _PLAIN for item in value):
             return value
         return [to_wire(item, objects, depth + 1) for item in value]
-    if kind is tuple:
+    if isinstance(value, tuple):  # torch.Size and named tuples too
         return {"tuple": [to_wire(item, objects, depth + 1) for item in value]}
-    if kind is dict:
+    if isinstance(value, dict):
         pairs = [[to_wire(k, objects, depth + 1), to_wire(v, objects, depth + 1)] for k, v in value.items()]
         return {"dict": pairs}
-    if kind in (set, frozenset):
+    if isinstance(value, (set, frozenset)):
         return {"set": [to_wire(item, objects, depth + 1) for item in value]}
     if isinstance(value, torch.Tensor):
         return {"tensor": _tensor_to_wire(value)}
-    if kind.__module__ == "numpy" and hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0:
-        return to_wire(value.item(), objects, depth + 1)
+    if kind.__module__ == "numpy" and hasattr(value, "dtype"):
+        return to_wire(torch.as_tensor(value) if value.ndim else value.item(), objects, depth + 1)
+    for plain in (int, float, str, bytes):
+        if isinstance(value, plain):
+            return plain(value)
     return objects.export(value)
 
 

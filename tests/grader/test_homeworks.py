@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +76,17 @@ def contract(value: object) -> list[tuple[str, str | None, str]]:
         for key, part in parts
         if key == "__init__" or not key.startswith("_")
     ]
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS, ids=names)
+def test_handout_names_every_problem_with_its_points(assignment: Assignment) -> None:
+    """The handout has a section for each problem, in order, with the points that the grader gives."""
+    handout = (KIT / assignment.name / "README.md").read_text()
+    sections = re.findall(r"^### `(\w+)`.* \((\d+) points\)$", handout, re.MULTILINE)
+    given = [problem.points.public + problem.points.hidden for problem in assignment.problems]
+    assert [int(points) for _, points in sections] == given
+    functions = [name for stub in assignment.stubs.values() for name in public_names(stub)]
+    assert {name for name, _ in sections} <= set(functions)
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS, ids=names)

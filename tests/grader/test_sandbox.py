@@ -223,8 +223,21 @@ class TestWhatComesBack:
         assert tensor.tolist() == [0.0, 0.0, 0.0]
 
     def test_lying_number(self, sandbox: Sandbox) -> None:
-        """A subclass of float that equals everything does not cross."""
-        assert outcome_of(sandbox, "lying_number") is Outcome.PROTOCOL
+        """Of a subclass of float that equals everything, the plain number crosses."""
+        number = call(sandbox, "lying_number")
+        assert type(number) is float
+        assert number != 42.0
+
+    def test_kin_of_plain_values(self, sandbox: Sandbox) -> None:
+        """Shapes, counters and numpy's numbers and arrays cross as Python's and torch's own."""
+        shape, counter, number, array = call(sandbox, "kin_of_plain_values")
+        assert type(shape) is tuple
+        assert shape == (2, 3)
+        assert type(counter) is dict
+        assert counter == {"a": 2, "b": 1}
+        assert type(number) is float
+        assert number == 0.5
+        assert torch.equal(array, torch.arange(3))
 
     def test_deep_nesting(self, sandbox: Sandbox) -> None:
         """Lists nested beyond the limit do not cross."""

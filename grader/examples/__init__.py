@@ -1,0 +1,1 @@
+"""A sample cohort: what students hand in, good and bad."""
