@@ -68,6 +68,7 @@ def to_wire(value: Any, objects: Objects, depth: int = 0) -> Any:
         return {"tensor": _tensor_to_wire(value)}
     if kind.__module__ == "numpy" and hasattr(value, "dtype"):
         return to_wire(torch.as_tensor(value) if value.ndim else value.item(), objects, depth + 1)
+    plain: Any
     for plain in (int, float, str, bytes):
         if isinstance(value, plain):
             return plain(value)
