@@ -78,11 +78,7 @@ def _entries(path: Path, assignment: Assignment) -> Iterator[tuple[str, Source]]
     if not path.exists():
         raise UnusableInput(f"{path} does not exist")
     if path.is_file():
-        inner = _inner_zips(path)
-        if inner is None:
-            yield path.stem, path
-        else:
-            yield from inner
+        yield from _in_file(path)
     elif _package_folder({str(file.relative_to(path)) for file in path.rglob("*.py")}, assignment) in (
         "",
         assignment.name,
@@ -97,7 +93,13 @@ def _entries(path: Path, assignment: Assignment) -> Iterator[tuple[str, Source]]
             elif child.is_dir():
                 yield child.name, child
             elif child.suffix.lower() == ".zip":
-                yield child.stem, child
+                yield from _in_file(child)
+
+
+def _in_file(path: Path) -> list[tuple[str, Source]]:
+    """Return what a file holds: the submissions in a zip of zips, or else the file as one submission."""
+    inner = _inner_zips(path)
+    return [(path.stem, path)] if inner is None else inner
 
 
 def _inner_zips(path: Path) -> list[tuple[str, Source]] | None:

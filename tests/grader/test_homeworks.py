@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from grader.assignment import FOLDER, Assignment, load_assignment
-from grader.results import Outcome
+from grader.assignment import FOLDER, Assignment, Problem, load_assignment
+from grader.results import Outcome, Visibility
 from grader.sandbox.isolation import KIT
 from grader.sandbox.remote import public_names
 from grader.testing import run_tests
@@ -81,12 +81,18 @@ def contract(value: object) -> list[tuple[str, str | None, str]]:
 @pytest.mark.parametrize("assignment", ASSIGNMENTS, ids=names)
 def test_handout_names_every_problem_with_its_points(assignment: Assignment) -> None:
     """The handout has a section for each problem, in order, with the points that the grader gives."""
+    sections = handout_sections(assignment)
+    given = [problem.points.public + problem.points.hidden for problem in assignment.problems]
+    assert list(sections.values()) == given
+    functions = [name for stub in assignment.stubs.values() for name in public_names(stub)]
+    assert set(sections) <= set(functions)
+
+
+def handout_sections(assignment: Assignment) -> dict[str, int]:
+    """Return the points that the handout announces for each function that has a section, in order."""
     handout = (KIT / assignment.name / "README.md").read_text()
     sections = re.findall(r"^### `(\w+)`.* \((\d+) points\)$", handout, re.MULTILINE)
-    given = [problem.points.public + problem.points.hidden for problem in assignment.problems]
-    assert [int(points) for _, points in sections] == given
-    functions = [name for stub in assignment.stubs.values() for name in public_names(stub)]
-    assert {name for name, _ in sections} <= set(functions)
+    return {name: int(points) for name, points in sections}
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS, ids=names)
@@ -126,12 +132,16 @@ def test_every_function_has_mutants() -> None:
 
 @pytest.mark.parametrize(("assignment", "module", "name"), mutants(), ids=names)
 def test_mutant_is_killed(assignment: Assignment, module: str, name: str) -> None:
-    """A plausible wrong implementation fails at least one hidden test of its module."""
+    """A plausible wrong implementation fails at least one hidden test of the problem that it belongs to."""
     modules = solution(assignment, "reference")
+    function = name.split("__")[0]
     wrong = getattr(fresh(staff_file("hidden", assignment, f"mutants_{module}")), name)
-    setattr(modules[f"{assignment.name}.{module}"], name.split("__")[0], wrong)
-    results = run_tests(
-        assignment, modules, wanted=lambda problem, visibility: problem.module == module and visibility == "hidden"
-    )
+    setattr(modules[f"{assignment.name}.{module}"], function, wrong)
+    own = dict(zip(handout_sections(assignment), assignment.problems, strict=True)).get(function)
+
+    def wanted(problem: Problem, visibility: Visibility) -> bool:
+        return visibility == "hidden" and (problem is own if own else problem.module == module)
+
+    results = run_tests(assignment, modules, wanted=wanted, stop_at_failure=True)
     assert results
-    assert any(result.outcome is not Outcome.PASSED for result in results)
+    assert results[-1].outcome is not Outcome.PASSED
