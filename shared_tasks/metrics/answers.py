@@ -3,6 +3,11 @@
 import re
 
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]")  # an escaped brace is text
+_MATH = re.compile(
+    r"\$\$([^$]{1,2000})\$\$|\$(?=\S)([^$\n]{1,2000})(?<=\S)\$(?!\d)"
+    r"|\\\(([^\n]{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]",
+    re.DOTALL,
+)
 _RUN_ON = re.compile(
     r"<\|[a-z_]+\|>"
     r"|\n[ \t]*(?:#+ *|\*\*)?(?:Question|Q|Problem|Exercise|Instruction|Input|User|Human)(?: *\d+)?(?:\*\*)? *[:.]",
@@ -36,3 +41,12 @@ def boxes(text: str) -> list[tuple[int, str]]:
         elif match[0] == "}" and open_braces and (box := open_braces.pop()):
             found.append((box[0], text[box[1] : match.start()]))
     return found
+
+
+def math_spans(text: str) -> list[str]:
+    r"""Return what stands in $…$, $$…$$, \(…\) or \[…\], in order.
+
+    As in Pandoc, an opening $ has no space after it, a closing one none before it and no digit after it, so that prices
+    ($5 and $6) are none.
+    """
+    return [next(filter(None, match.groups())).strip() for match in _MATH.finditer(text)]
