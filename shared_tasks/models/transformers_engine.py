@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -29,6 +31,9 @@ from shared_tasks.models.kv_cache import BatchCache, KeysAndValues
 from shared_tasks.models.next_token import choose
 from shared_tasks.models.tokenizing import PromptTokenizer
 from shared_tasks.models.transformers_model import load_pretrained
+from shared_tasks.models.tree_attention import Question, pack
+
+MAX_LOGITS = 1 << 27  # at a time, where log-likelihoods are asked for: half a gibibyte
 
 
 @dataclass(eq=False, slots=True)
@@ -97,6 +102,12 @@ class TransformersEngine:
         self.tokenizer = PromptTokenizer(tokenizer, self.name)
         if self.model.config._attn_implementation == "sdpa":
             self.model.set_attn_implementation("grouped_sdpa")
+        if self.device == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            for module in self.model.modules():
+                if type(module) is torch.nn.Linear:
+                    module.forward = partial(_linear, module)  # type: ignore[method-assign]
+        self._vocab_size: int = self.model.config.vocab_size
+        self._sliding_window: int = getattr(self.model.config, "sliding_window", None) or sys.maxsize
         self._window: int = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
         ends = self.model.generation_config.eos_token_id
         self._ends = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
@@ -128,7 +139,7 @@ class TransformersEngine:
         ready: deque[_Prefilled] = deque()
         rows: list[_Row] = []
         cache = BatchCache(self.model.config.num_hidden_layers, self.batch_size)
-        logits = torch.empty(0, self.model.config.vocab_size, device=self.device)
+        logits = torch.empty(0, self._vocab_size, device=self.device)
         generations: dict[int, Generation] = {}
         with self._timed() as tick:
             while waiting or ready or rows:
@@ -168,39 +179,30 @@ class TransformersEngine:
     ) -> list[LogLikelihood]:
         """Return log P(continuation | context) of each pair; see `Engine`."""
         pairs = self.tokenizer.encode_pairs(contexts, continuations)
-        questions: dict[tuple[int, ...], list[int]] = {}
+        questions: dict[tuple[tuple[int, ...], int], Question] = {}
         for i, (context, continuation) in enumerate(pairs):
             length = len(context) + len(continuation) - 1  # the last token is only predicted
             if length > self._window:
                 raise ValueError(
                     f"context and continuation {i} have {length} tokens together, {self.name} takes {self._window}"
                 )
-            questions.setdefault(tuple(context), []).append(i)
+            # Models count a sliding window in columns: beyond it each continuation runs in a row of its own.
+            alone = i if length > self._sliding_window else -1
+            question = questions.setdefault((tuple(context), alone), Question(tuple(context), [], []))
+            question.continuations.append(continuation)
+            question.indices.append(i)
         results: dict[int, LogLikelihood] = {}
         with self._timed() as tick:
-            waiting = deque(sorted(questions, key=lambda context: -len(context)))
-            while waiting:
-                chunk = [waiting.popleft() for _ in range(self._prompts_at_once(len(waiting[0]), len(waiting)))]
-                cache, logits = self._prefill(chunk)
-                chosen = [(row, i) for row, context in enumerate(chunk) for i in questions[context]]
-                for start in range(0, len(chosen), self.batch_size):
-                    part = chosen[start : start + self.batch_size]
-                    scores = self._score(chunk, cache, logits, [(row, pairs[i][1]) for row, i in part])
-                    tick()
-                    for (row, i), (logprobs, is_greedy) in zip(part, scores, strict=True):
-                        context, continuation = pairs[i]
-                        is_first = questions[chunk[row]][0] == i
-                        results[i] = result = LogLikelihood(
-                            logprobs=logprobs,
-                            is_greedy=is_greedy,
-                            prompt_tokens=len(context),
-                            forward_positions=len(continuation) - 1 + (len(context) if is_first else 0),
-                        )
-                        self.usage.requests += 1
-                        self.usage.prompt_tokens += result.prompt_tokens
-                        self.usage.forward_positions += result.forward_positions
-                        if on_done is not None:
-                            on_done(i, result)
+            for batch in self._question_batches(list(questions.values())):
+                scores = self._score(batch)
+                tick()
+                for i, result in scores:
+                    results[i] = result
+                    self.usage.requests += 1
+                    self.usage.prompt_tokens += result.prompt_tokens
+                    self.usage.forward_positions += result.forward_positions
+                    if on_done is not None:
+                        on_done(i, result)
         return [results[i] for i in range(len(pairs))]
 
     # Steps of a generation
@@ -241,8 +243,8 @@ class TransformersEngine:
     def _prefill_next(self, waiting: deque[_Request], free: int) -> Iterator[_Prefilled]:
         """Run the next prompts, as many as go together and have a row to begin in."""
         chunk: list[_Request] = []
-        at_once = self._prompts_at_once(len(waiting[0].tokens), len(waiting))
-        while free > 0 and len(chunk) < at_once:
+        at_once = self._prompts_at_once(len(waiting[0].tokens))
+        while waiting and free > 0 and len(chunk) < at_once:
             request = waiting.popleft()
             request.began = time.perf_counter()
             chunk.append(request)
@@ -297,9 +299,9 @@ class TransformersEngine:
 
     # Runs of the model
 
-    def _prompts_at_once(self, length: int, available: int) -> int:
+    def _prompts_at_once(self, length: int) -> int:
         """Return how many prompts of at most this length run together: 64 positions for each row of the batch."""
-        return max(1, min(available, 64 * self.batch_size // length))
+        return max(1, 64 * self.batch_size // length)
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[DynamicCache, Float[Tensor, "batch vocab"]]:
         """Run prompts, padded on the left; return their keys and values, and the logits of the next token."""
@@ -319,46 +321,51 @@ class TransformersEngine:
         cache.advance()
         return logits[:, 0]
 
-    def _score(
-        self,
-        contexts: Sequence[Sequence[int]],
-        cache: DynamicCache,
-        logits: Float[Tensor, "contexts vocab"],
-        continuations: Sequence[tuple[int, list[int]]],
-    ) -> list[tuple[list[float], bool]]:
-        """Return log P of each token of continuations, (row of the context, tokens), and whether all are greedy.
+    def _question_batches(self, questions: list[Question]) -> Iterator[list[Question]]:
+        """Yield the questions longest first, in batches of as many positions as prompts and of bounded logits."""
+        batch: list[Question] = []
+        for question in sorted(questions, key=lambda question: -question.length):
+            logits = (len(batch) + 1) * max(other.predictions for other in [*batch, question]) * self._vocab_size
+            if batch and (len(batch) == self._prompts_at_once(batch[0].length) or logits > MAX_LOGITS):
+                yield batch
+                batch = []
+            batch.append(question)
+        if batch:
+            yield batch
 
-        `cache` and `logits` are what `_prefill` returned for the contexts.
-        """
-        rows = torch.tensor([row for row, _ in continuations])
-        length = max(len(tokens) for _, tokens in continuations)
-        targets = torch.zeros(len(continuations), length, dtype=torch.long)
-        for i, (_, tokens) in enumerate(continuations):
-            targets[i, : len(tokens)] = torch.tensor(tokens)
-        predictions = logits[rows.to(self.device)][:, None]
-        if length > 1:
-            starts = torch.tensor([[len(contexts[row])] for row, _ in continuations])
-            columns = cache.get_seq_length()
-            mask = torch.arange(columns + length - 1) >= columns - starts
-            of_rows = DynamicCache([(layer.keys[rows], layer.values[rows]) for layer in cache.layers])
-            positions = starts + torch.arange(length - 1)
-            later = self._forward(targets[:, :-1], mask, positions, of_rows, logits_to_keep=length - 1)
-            predictions = torch.cat([predictions, later], dim=1)
-        logprobs = predictions.log_softmax(-1)
-        targets = targets.to(self.device)
-        is_greedy = (logprobs.argmax(-1) == targets).tolist()
-        of_targets = logprobs.gather(2, targets[:, :, None])[:, :, 0].tolist()
-        return [
-            (of_targets[i][: len(tokens)], all(is_greedy[i][: len(tokens)]))
-            for i, (_, tokens) in enumerate(continuations)
-        ]
+    def _score(self, questions: list[Question]) -> Iterator[tuple[int, LogLikelihood]]:
+        """Run questions together; yield the log-likelihoods with their indices."""
+        packed = pack(questions)
+        first = int(packed.columns.min())  # no earlier position predicts anything that is asked for
+        if all(len(question.continuations) == 1 for question in questions):
+            mask: Tensor = packed.branches >= 0
+        else:
+            unseen = torch.finfo(self.model.dtype).min
+            mask = torch.zeros(1, dtype=self.model.dtype).masked_fill(~packed.visible(), unseen)[:, None]
+        logits = self._forward(packed.ids, mask, packed.positions, None, packed.ids.shape[1] - first)
+        targets = packed.targets.to(self.device)
+        logprobs = logits[packed.rows.to(self.device), (packed.columns - first).to(self.device)].log_softmax(-1)
+        of_targets = iter(logprobs.gather(1, targets[:, None])[:, 0].tolist())
+        are_greedy = iter((logprobs.argmax(-1) == targets).tolist())
+        for question in questions:
+            for number, (i, continuation) in enumerate(zip(question.indices, question.continuations, strict=True)):
+                length = len(continuation)
+                yield (
+                    i,
+                    LogLikelihood(
+                        logprobs=list(islice(of_targets, length)),
+                        is_greedy=all(list(islice(are_greedy, length))),
+                        prompt_tokens=len(question.context),
+                        forward_positions=length - 1 + (0 if number else len(question.context)),
+                    ),
+                )
 
     def _forward(
         self,
         ids: Int[Tensor, "batch new"],
-        mask: Int[Tensor, "batch columns"] | Bool[Tensor, "batch columns"],
+        mask: Shaped[Tensor, "batch columns"] | Float[Tensor, "batch 1 new columns"],
         positions: Int[Tensor, "batch new"],
-        cache: DynamicCache | BatchCache,
+        cache: DynamicCache | BatchCache | None,
         logits_to_keep: int,
     ) -> Float[Tensor, "batch kept vocab"]:
         logits: Tensor = self.model(
@@ -366,7 +373,7 @@ class TransformersEngine:
             attention_mask=mask.to(self.device),
             position_ids=positions.to(self.device),
             past_key_values=cache,
-            use_cache=True,
+            use_cache=cache is not None,
             logits_to_keep=logits_to_keep,
         ).logits
         return logits.float()
@@ -413,12 +420,24 @@ def _generation(request: _Request) -> Generation:
     )
 
 
+def _linear(module: torch.nn.Linear, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+    """Apply a linear layer with oneDNN where that is the faster library.
+
+    For float32 PyTorch calls MKL, which leaves half of what a CPU that is not Intel's can do. For a few rows the call
+    of oneDNN costs more than it saves.
+    """
+    if x.numel() < 32 * x.shape[-1]:
+        return torch.nn.functional.linear(x, module.weight, module.bias)
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, module.weight, module.bias, "none", [], "")
+    return product
+
+
 def _grouped_attention(
     module: torch.nn.Module,
     query: Float[Tensor, "batch heads new dim"],
     key: Float[Tensor, "batch key_heads columns dim"],
     value: Float[Tensor, "batch key_heads columns dim"],
-    attention_mask: Bool[Tensor, "batch 1 new columns"] | None,
+    attention_mask: Float[Tensor, "batch 1 new columns"] | None,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch new heads dim"], None]:
@@ -437,5 +456,14 @@ def _grouped_attention(
     return output.reshape(batch, 1, heads, value.shape[3]), None
 
 
+def _additive_mask(*args: Any, **kwargs: Any) -> Float[Tensor, "batch 1 new columns"] | None:
+    """Return transformers' mask as numbers to add, made once for all layers rather than in each."""
+    mask = sdpa_mask(*args, **kwargs)
+    if mask is None:
+        return None
+    unseen = torch.finfo(kwargs["dtype"]).min
+    return torch.zeros((), dtype=kwargs["dtype"], device=mask.device).masked_fill(~mask, unseen)
+
+
 AttentionInterface.register("grouped_sdpa", _grouped_attention)
-AttentionMaskInterface.register("grouped_sdpa", sdpa_mask)
+AttentionMaskInterface.register("grouped_sdpa", _additive_mask)
