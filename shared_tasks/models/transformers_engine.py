@@ -179,16 +179,20 @@ class TransformersEngine:
     ) -> list[LogLikelihood]:
         """Return log P(continuation | context) of each pair; see `Engine`."""
         pairs = self.tokenizer.encode_pairs(contexts, continuations)
-        questions: dict[tuple[tuple[int, ...], int], Question] = {}
-        for i, (context, continuation) in enumerate(pairs):
-            length = len(context) + len(continuation) - 1  # the last token is only predicted
+        lengths = [
+            len(context) + len(continuation) - 1 for context, continuation in pairs
+        ]  # the last is only predicted
+        for i, length in enumerate(lengths):
             if length > self._window:
                 raise ValueError(
                     f"context and continuation {i} have {length} tokens together, {self.name} takes {self._window}"
                 )
-            # Models count a sliding window in columns: beyond it each continuation runs in a row of its own.
-            alone = i if length > self._sliding_window else -1
-            question = questions.setdefault((tuple(context), alone), Question(tuple(context), [], []))
+        # A model counts a sliding window in columns: beyond it each continuation needs a row of its own.
+        share = max(lengths, default=0) <= self._sliding_window
+        questions: dict[tuple[tuple[int, ...], int], Question] = {}
+        for i, (context, continuation) in enumerate(pairs):
+            key = tuple(context), -1 if share else i
+            question = questions.setdefault(key, Question(tuple(context), [], []))
             question.continuations.append(continuation)
             question.indices.append(i)
         results: dict[int, LogLikelihood] = {}
