@@ -2,11 +2,21 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+
+def load_pretrained(name_or_path: str, device: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    """Load tokenizer and model of transformers, ready to run; dtype None is the checkpoint's own.
+
+    Raises OSError, with transformers' explanation, when there is no such model.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    return tokenizer, AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype or "auto").to(device).eval()
 
 
 class TransformersModel:
@@ -33,8 +43,7 @@ class TransformersModel:
         has no end token.
         """
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        self.model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype).to(self.device).eval()
+        self.tokenizer, self.model = load_pretrained(name_or_path, self.device, dtype)
         self.batch_size = batch_size
         self.vocab_size: int = self.model.config.vocab_size
         if self.tokenizer.eos_token_id is None:
