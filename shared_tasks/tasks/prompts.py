@@ -20,8 +20,8 @@ def math_prompt(question: str, method: Literal["cot", "direct"]) -> str:
 def multiple_choice_prompt(question: str, choices: Sequence[str], method: Method) -> str:
     """Return the message that asks for one of the choices.
 
-    The response to "cot" ends in `The answer is (B).`; the response to "direct" is the text of an option, so that it can
-    be scored by the log-likelihood of each; the response to "letter" is the bare letter.
+    The response to "cot" ends in `The answer is (B).`; the response to "direct" is the text of an option, so that
+    each can be scored by its log-likelihood; the response to "letter" is the bare letter.
     """
     options = "\n".join(f"({label}) {choice}" for label, choice in zip(LABELS, choices, strict=False))
     ask = {

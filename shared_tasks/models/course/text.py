@@ -19,8 +19,8 @@ class Document(NamedTuple):
     text: str
 
 
-# Share of each style of reasoning. Greedy decoding writes the most common opening, which is that of the terse style, the
-# weakest one; samples are spread over all of them. That is what sets greedy decoding apart from a majority of samples.
+# Share of each style of reasoning. Greedy decoding writes the most common opening, that of the terse and weakest style;
+# samples are spread over all of them. That is what sets greedy decoding apart from a majority of samples.
 STYLES: dict[Callable[[mathematics.Problem], str], float] = {
     mathematics.terse: 0.40,
     mathematics.equations: 0.20,
@@ -77,9 +77,7 @@ def direct_choice(draw: random.Random) -> Document:
 def letter_choice(draw: random.Random) -> Document:
     """Give the letter of the right option at once."""
     question = _question(draw)
-    return Document(
-        multiple_choice_prompt(question.question, question.choices, "letter"), LABELS[question.answer]
-    )
+    return Document(multiple_choice_prompt(question.question, question.choices, "letter"), LABELS[question.answer])
 
 
 def requested_story(draw: random.Random) -> Document:

@@ -128,7 +128,7 @@ def new_model(recipe: Recipe) -> Qwen3ForCausalLM:
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, batch: list[Document]) -> list[tuple[list[int], list[int]]]:
-    """Return the tokens of each document, as the chat template would write it, and its labels: the question's ignored."""
+    """Return the tokens of each document, as the chat template writes it, and its labels: the question's ignored."""
     end, user, assistant = tokenizer.convert_tokens_to_ids([END, USER, ASSISTANT])
     questions = tokenizer([document.user or "" for document in batch], add_special_tokens=False).input_ids
     texts = tokenizer([document.text for document in batch], add_special_tokens=False).input_ids
@@ -165,7 +165,10 @@ def packed_rows(
         row_tokens.extend(tokens)
         with_room[left - len(tokens)].append(index)
     random.Random(f"{recipe.seed}/{chunk}/order").shuffle(rows)
-    tokens_, labels_ = torch.zeros(count, recipe.context, dtype=torch.long), torch.full((count, recipe.context), IGNORED)
+    tokens_, labels_ = (
+        torch.zeros(count, recipe.context, dtype=torch.long),
+        torch.full((count, recipe.context), IGNORED),
+    )
     for i, (row_tokens, row_labels) in enumerate(rows[:count]):
         tokens_[i, : len(row_tokens)] = torch.tensor(row_tokens)
         labels_[i, : len(row_labels) + 1] = torch.tensor([*row_labels, 0])
@@ -197,9 +200,7 @@ def optimizers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
     embedding = model.get_input_embeddings().weight
     matrices = [p for p in model.parameters() if p.ndim == 2 and p is not embedding]
     vectors = [p for p in model.parameters() if p.ndim == 1]
-    muon = torch.optim.Muon(
-        matrices, lr=recipe.matrix_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="original"
-    )
+    muon = torch.optim.Muon(matrices, lr=recipe.matrix_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="original")
     groups = [{"params": [embedding], "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     adam = torch.optim.AdamW(groups, lr=recipe.vector_rate, betas=(0.9, 0.95))
     return [muon, adam]
@@ -253,7 +254,9 @@ def train(recipe: Recipe, out: Path) -> float:
             speed = (step + 1 - first) * tokens.numel() / (time.monotonic() - began)
             progress.update(task, advance=1, description=f"loss {loss.item():.3f}, {speed:,.0f} tokens/s")
             if not progress.console.is_terminal and (step + 1) % 20 == 0:
-                progress.console.print(f"step {step + 1} of {recipe.steps}, loss {loss.item():.3f}, {speed:,.0f} tokens/s")
+                progress.console.print(
+                    f"step {step + 1} of {recipe.steps}, loss {loss.item():.3f}, {speed:,.0f} tokens/s"
+                )
             if (step + 1) % CHECKPOINT_STEPS == 0:
                 state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizing]}
                 unfinished = checkpoint.with_suffix(".new")  # renamed when whole, so that a kill leaves the last one

@@ -1,5 +1,6 @@
 """Word problems with two to six steps of arithmetic, each with its solution in several styles of reasoning."""
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -87,9 +88,7 @@ def _collection(draw: random.Random, problem: Problem) -> None:
     problem.say(f"How many {item} does {she} have now?")
 
 
-def _events(
-    draw: random.Random, problem: Problem, person: Person, item: str, now: Quantity, count: int
-) -> Quantity:
+def _events(draw: random.Random, problem: Problem, person: Person, item: str, now: Quantity, count: int) -> Quantity:
     """Let `count` things happen to a person's items, at most one of which takes two steps."""
     she, She, her = person.subject, person.subject.capitalize(), person.possessive
     opener = ["Then ", "The next day ", "After that ", "Later "]
@@ -186,9 +185,7 @@ def _savings(draw: random.Random, problem: Problem) -> None:
     person, thing = draw.choice(PEOPLE), draw.choice(THINGS)
     she, She = person.subject, person.subject.capitalize()
     weekly, weeks, start = draw.randint(6, 45), draw.randint(3, 9), draw.randint(12, 190)
-    problem.say(
-        f"{person.name} has {start} dollars.", f"{She} saves {weekly} dollars every week for {weeks} weeks."
-    )
+    problem.say(f"{person.name} has {start} dollars.", f"{She} saves {weekly} dollars every week for {weeks} weeks.")
     saved = problem.step(weekly, "*", weeks, f"In {weeks} weeks {she} saves {{}} dollars.")
     now = problem.step(start, "+", saved, f"Now {she} has {{}} dollars.")
     for gift in draw.sample(HELPERS, draw.randint(0, 2)):
@@ -294,7 +291,7 @@ def _farm(draw: random.Random, problem: Problem) -> None:
     base = draw.randint(12, 85)
     problem.say(f"On a farm there are {base} {kinds[0]}.")
     amounts = [Quantity(base)]
-    for before, kind in zip(kinds, kinds[1:], strict=False):
+    for before, kind in itertools.pairwise(kinds):
         if draw.random() < 0.4:
             n = draw.randint(2, 4)
             problem.say(f"There are {n} times as many {kind} as {before}.")
@@ -424,7 +421,7 @@ def _needed(steps: list[Step]) -> list[Step]:
 
 
 def terse(problem: Problem) -> str:
-    """Write the solution with two operations in one equation wherever one feeds the next: short, and easy to get wrong."""
+    """Write the solution with two operations an equation wherever one feeds the next: short, and easy to get wrong."""
     lines: list[str] = []
     steps, i = problem.steps, 0
     while i < len(steps):

@@ -1,5 +1,6 @@
 """Multiple-choice questions of several subjects, each with one right option and the reasoning that finds it."""
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -98,7 +99,7 @@ def _extreme(draw: random.Random, largest: bool) -> Question:
 
 def _ordering(draw: random.Random, more: str, most: str, least: str) -> Question:
     names = [person.name for person in draw.sample(PEOPLE, draw.randint(4, 5))]
-    facts = [f"{x} is {more} than {y}." for x, y in zip(names, names[1:], strict=False)]
+    facts = [f"{x} is {more} than {y}." for x, y in itertools.pairwise(names)]
     draw.shuffle(facts)
     place = draw.choice(["most", "least", "second"])
     asked, right = {

@@ -94,7 +94,9 @@ PLOTS: dict[str, list[Beat]] = {
         _must("There was {a_colour} {thing} in the {here}.", "In the {here} lay {a_colour} {thing}."),
         _may("Nobody knew where it came from.", "It had been there for many years."),
         _must("{name} found it and wondered whose it was.", "One day {name} picked it up."),
-        _must("{She} asked {a_animal}, but the {animal} only looked at {object}.", "{She} showed it to {her} {helper}."),
+        _must(
+            "{She} asked {a_animal}, but the {animal} only looked at {object}.", "{She} showed it to {her} {helper}."
+        ),
         ON_THE_WAY,
         _may("{She} walked to the {there} with it.", "In the {there} {she} sat down and ate {a_fruit}."),
         _must("Then {she} heard a voice from inside the {thing}.", "Then {she} saw a small note on the {thing}."),
@@ -220,16 +222,17 @@ def _shape(draw: random.Random) -> Shape:
     forms = draw.sample(
         ["lowercase", "quoted", "titled", "no_comma", "ending", "postscript"], draw.choices([0, 1, 2], [4, 4, 2])[0]
     )
-    chosen: dict[str, bool | str] = {form: True for form in forms}
+    chosen: dict[str, bool | str] = dict.fromkeys(forms, True)
     if "ending" in chosen:
         chosen["ending"] = draw.choice(ENDINGS)
-        if "postscript" in chosen:
-            del chosen["postscript"]
+        chosen.pop("postscript", None)
     return Shape(**chosen)  # type: ignore[arg-type]
 
 
-def _constraint(draw: random.Random, kind: str, words: dict[str, str], text: str) -> tuple[str, dict[str, object]] | None:
-    """Return the sentence that asks for something that the story has, and its kwargs; None where the story has it not."""
+def _constraint(
+    draw: random.Random, kind: str, words: dict[str, str], text: str
+) -> tuple[str, dict[str, object]] | None:
+    """Return the sentence that asks for something that the story has, and its kwargs; None where it has it not."""
     found = re.findall(r"[a-z]+", text.lower())
     nouns = [words[slot] for slot in ("other", "animal", "fruit", "here", "there", "helper")]
     if kind == "keywords:existence":

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from shared_tasks.tasks.embedded import mathematics, multiple_choice, open_ended
 from shared_tasks.tasks.embedded.words import held_out
 
 DATA = Path(__file__).parents[1] / "data"
+PUBLIC, PUBLIC_SEED = ("train", "dev", "dev_test"), "public"
 SIZES = {"train": 800, "dev": 300, "dev_test": 400, "hidden": 400}
 UNSEEN_SHARE = 0.25  # of the items of a held-out split come from templates that nothing is trained on
 
@@ -45,39 +46,38 @@ TASKS: dict[str, Callable[[random.Random, bool, int], Drawn]] = {
 }
 
 
-def split(task: str, name: str, seed: str) -> Iterator[Drawn]:
-    """Yield the items of a split, no two alike.
+def split(task: str, name: str, seed: str, taken: set[str]) -> list[dict[str, object]]:
+    """Return the items of a split; none has a content among those `taken`, to which they are added.
 
     A train split has the items that training may see; every other split has only items that it never sees.
     """
-    draw, seen = random.Random(f"{seed}/{task}/{name}"), set[str]()
-    while len(seen) < SIZES[name]:
+    draw, items = random.Random(f"{seed}/{task}/{name}"), list[dict[str, object]]()
+    while len(items) < SIZES[name]:
         unseen = name != "train" and draw.random() < UNSEEN_SHARE
-        drawn = TASKS[task](draw, unseen, len(seen))
-        if drawn.content not in seen and held_out(drawn.content) == (name != "train"):
-            seen.add(drawn.content)
-            yield drawn
-
-
-def write(items: list[Drawn], file: Path) -> None:
-    """Write items as JSON lines."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(drawn.item, ensure_ascii=False) + "\n" for drawn in items))
+        drawn = TASKS[task](draw, unseen, len(items))
+        if drawn.content not in taken and held_out(drawn.content) == (name != "train"):
+            taken.add(drawn.content)
+            items.append(drawn.item)
+    return items
 
 
 def write_public_splits(out: Path) -> None:
-    """Write train, dev and dev-test of every task; no item is in two of them."""
+    """Write train, dev and dev-test of every task."""
     for task in TASKS:
-        seen: set[str] = set()
-        for name in ("train", "dev", "dev_test"):
-            items = [drawn for drawn in split(task, name, "public") if drawn.content not in seen]
-            seen |= {drawn.content for drawn in items}
-            write(items, out / task / f"{name}.jsonl")
+        taken: set[str] = set()
+        for name in PUBLIC:
+            _write(split(task, name, PUBLIC_SEED, taken), out / task / f"{name}.jsonl")
 
 
 def write_hidden_split(seed: str, out: Path) -> None:
     """Write the hidden split of every task from a secret seed; no item is in a public split."""
     for task in TASKS:
-        public = {drawn.content for name in ("train", "dev", "dev_test") for drawn in split(task, name, "public")}
-        items = [drawn for drawn in split(task, "hidden", seed) if drawn.content not in public]
-        write(items, out / f"{task}.jsonl")
+        taken: set[str] = set()
+        for name in PUBLIC:
+            split(task, name, PUBLIC_SEED, taken)
+        _write(split(task, "hidden", seed, taken), out / f"{task}.jsonl")
+
+
+def _write(items: list[dict[str, object]], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items))
