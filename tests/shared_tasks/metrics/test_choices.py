@@ -139,6 +139,14 @@ def test_a_label_goes_before_an_option_of_the_same_text() -> None:
     assert [extract_choice(f"The answer is {text}", groups) for text in ("A", "AB", "O", "D")] == [0, 2, 3, 3]
 
 
+def test_an_option_may_name_labels() -> None:
+    """The option "A and B" is chosen by its label and by its text, although it names two labels itself."""
+    choices = ["Iron", "Gold", "Lead", "A and B"]
+    for text in ("The answer is (D) A and B.", "The answer is A and B.", "D. A and B", "(D)", r"\boxed{A and B}"):
+        assert extract_choice(text, choices) == D, text
+    assert extract_choice("The answer is A and B", CHOICES) is None
+
+
 def test_three_or_five_options() -> None:
     """The labels follow the number of options: D is none of three, E one of five."""
     assert extract_choice("The answer is D", CHOICES[:3]) is None
