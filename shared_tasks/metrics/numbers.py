@@ -53,8 +53,8 @@ def extract_number(text: str) -> Fraction | None:
 def numbers_equal(gold: str | int | float | Fraction, answer: str | int | float | Fraction | None) -> bool:
     """Return whether an answer is the gold number; None, no answer, is wrong.
 
-    Whole numbers are compared exactly. Where one has a fractional part they may differ by 10^-6, or by 10^-6 of a gold
-    smaller than one: 1/3 is .3333333333, and is not .33. Texts are read by `extract_number`.
+    They may differ by 10^-6, or by 10^-6 of a gold smaller than one: whole numbers must be the same, and 1/3 is
+    .3333333333 but not .33. Texts are read by `extract_number`.
 
     Raises ValueError when the gold is no number.
     """
@@ -63,8 +63,6 @@ def numbers_equal(gold: str | int | float | Fraction, answer: str | int | float 
         raise ValueError(f"expected a gold answer with a number, got {gold!r}")
     if given is None:
         return False
-    if expected.denominator == given.denominator == 1:
-        return expected == given
     return abs(expected - given) <= _TOLERANCE * min(Fraction(1), abs(expected))
 
 
@@ -72,9 +70,7 @@ def _as_fraction(value: str | int | float | Fraction) -> Fraction | None:
     if isinstance(value, str):
         return extract_number(value)
     try:
-        return (
-            Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
-        )  # .1 is 1/10, not its binary value
+        return Fraction(value)
     except (ValueError, OverflowError):  # NaN, infinity
         return None
 

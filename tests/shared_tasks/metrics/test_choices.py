@@ -97,6 +97,11 @@ def test_a_run_on_question_does_not_choose() -> None:
     assert extract_choice("The answer is (B).\n\nQuestion: Why?\n(A) x\nThe answer is (A).", CHOICES) == B
 
 
+def test_a_response_may_begin_with_the_question() -> None:
+    """Where nothing stands before the question, it is the task restated, and what follows is the response."""
+    assert extract_choice("\nQuestion: Why?\nThe answer is (A).", CHOICES) == A
+
+
 @pytest.mark.parametrize("place", range(10))
 def test_ten_options(place: int) -> None:
     """Up to ten options are known by A to J, in every form, and J is none where there are nine."""

@@ -87,6 +87,11 @@ def test_rouge_counts_every_script(hypothesis: str, reference: str, score: float
     assert rouge([hypothesis], [[reference]])["rouge1"].score == pytest.approx(score)
 
 
+def test_words_of_every_script() -> None:
+    """Combining marks stay with their letters, an underscore separates, characters without spaces are words."""
+    assert words("नमस्ते दुनिया, a_b Été 我爱 ไทย") == ["नमस्ते", "दुनिया", "a", "b", "été", "我", "爱", "ไ", "ท", "ย"]
+
+
 def test_words_of_ascii_text_are_those_of_rouge_score() -> None:
     """On 541 real prompts, other letters removed, the tokens are exactly rouge-score's."""
     default = DefaultTokenizer(use_stemmer=False)
