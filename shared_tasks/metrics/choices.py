@@ -8,17 +8,18 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from shared_tasks.metrics.answers import boxes, without_run_on
+from shared_tasks.metrics.answers import ANSWER_IS, CHOICE_IS, boxes, without_run_on
 
 _LETTERS = "ABCDEFGHIJ"
 _REACH = 1000  # characters after a statement in which its option is named
 _STATEMENT = re.compile(
-    r"\banswer\b(?:(?:[ \t]+\w+){0,6}?[ \t*]*(?:\bis\b|:|=)|(?=[ \t]*\())"
-    r"|\b(?:correct|right|best|final|my)\s+(?:option|choice|letter)(?:[ \t]+\w+){0,4}?[ \t*]*(?:\bis\b|:|=)"
-    r"|\bI(?:'d| would| will)? (?:choose|pick|select|go with)\b",
+    rf"{ANSWER_IS}|\banswer(?=[ \t]*\()|{CHOICE_IS}|\bI(?:'d| would| will)? (?:choose|pick|select|go with)\b",
     re.IGNORECASE,
 )
-_OPENING = r"""[\s*_"'`“‘$:]{0,9}(?:\\\w{1,9}\{)?[\s*(\[]{0,9}(?:(?:option|choice|letter)\s)?[*(\[]{0,9}"""
+_OPENING = (
+    r"\s{0,9}(?:(?:therefore|thus|clearly|probably|actually),?\s)?"
+    r"""[\s*_"'`“‘$:]{0,9}(?:\\\w{1,9}\{)?[\s*(\[]{0,9}(?:(?:option|choice|letter)\s)?[*(\[]{0,9}"""
+)
 _CLOSING = r"""[)\]}*_"'`”’.:,;$]*"""
 _NOT_A_LABEL = r"(?!\w|['’-]\w|[.,/]\d|\s?%|\.\w\.)"  # B52, A's, 1.5, 3 %, D.C.
 _WORDS_AFTER_A_LABEL = "because since as which and or so with based due by for is".split()
@@ -53,7 +54,7 @@ def _statements(text: str, labels: Sequence[str]) -> list[str]:
     """Return what each statement says, the last statement first."""
     found = [(start + len(content), content) for start, content in boxes(text)]
     found += [(match.end(), text[match.end() : match.end() + _REACH]) for match in _STATEMENT.finditer(text)]
-    is_correct = rf"(?<!\w)({_either(labels)})[)\]*]* is (?:the )?(?:correct|right|best)\b"
+    is_correct = rf"(?<!\w)({_either(labels)})[)\]*]* is (?:the )?(?:correct|right|best|answer)\b"
     found += [(match.end(), match[1]) for match in re.finditer(is_correct, text)]
     return [said for _, said in sorted(found, key=lambda item: item[0], reverse=True)]
 

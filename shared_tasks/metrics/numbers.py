@@ -8,7 +8,7 @@ and equal answers vote together.
 import re
 from fractions import Fraction
 
-from shared_tasks.metrics.answers import boxes, without_run_on
+from shared_tasks.metrics.answers import ANSWER_IS, boxes, without_run_on
 
 _REACH = 200  # characters after a mark in which its number stands
 _MAX_CHARACTERS = 400  # a longer number, or a larger exponent than three digits, is degenerate text
@@ -27,7 +27,7 @@ _NUMBER = re.compile(
 )
 _EQUALS = re.compile(r"(?:[-+*/×÷·] ?\(|[\s\d+\-*/×÷·^).,$€£%x])*=\s*")  # the rest of a calculation: 9 * 2 = $18
 _MARK = re.compile(r"####(?!#)")
-_ANSWER_IS = re.compile(r"\banswer\b(?:[ \t]+\w+){0,6}?[ \t*]*(?:\bis\b|:|=)", re.IGNORECASE)
+_ANSWER_IS = re.compile(ANSWER_IS, re.IGNORECASE)
 _HEADING = re.compile(
     r"\W{0,9}(?:step|part|case|section|method|option|solution|question|problem|example)\b", re.IGNORECASE
 )

@@ -64,6 +64,7 @@ def test_the_last_box_names_the_number(text: str, number: Fraction) -> None:
         ("The answer to the question is 12 apples of 20.", 12),
         ("The answer is 9 * 2 = $18 a day, 7 days a week", 18),
         ("The answer is -5.", -5),
+        ("The answer must be 12, out of 20", 12),
     ],
 )
 def test_the_sentence_names_the_number(text: str, number: Fraction) -> None:
