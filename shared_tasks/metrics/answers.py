@@ -2,6 +2,12 @@
 
 import re
 
+_IS = r"(?:[ \t]+\w+){0,6}?[ \t*]*(?:\b(?:is|(?:would|should|must|will|has to) be)\b|:|=)"
+ANSWER_IS = rf"\banswer\b{_IS}"
+"""A pattern of what comes before an answer in a sentence: "the answer is", "Answer:", "the answer to this must be"."""
+CHOICE_IS = rf"\b(?:correct|right|best|final|my)\s+(?:option|choice|letter){_IS}"
+"""The same for options: "the correct option is", "my choice:"."""
+
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]")  # an escaped brace is text
 _MATH = re.compile(
     r"\$\$([^$]{1,2000})\$\$|\$(?=\S)([^$\n]{1,2000})(?<=\S)\$(?!\d)"

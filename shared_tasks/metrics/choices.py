@@ -8,17 +8,18 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from shared_tasks.metrics.answers import boxes, without_run_on
+from shared_tasks.metrics.answers import ANSWER_IS, CHOICE_IS, boxes, without_run_on
 
 _LETTERS = "ABCDEFGHIJ"
-_REACH = 400  # characters after a statement in which its option is named
+_REACH = 1000  # characters after a statement in which its option is named
 _STATEMENT = re.compile(
-    r"\banswer\b(?:(?:[ \t]+\w+){0,6}?[ \t*]*(?:\bis\b|:|=)|(?=[ \t]*\())"
-    r"|\b(?:correct|right|best|final|my)\s+(?:option|choice|letter)(?:[ \t]+\w+){0,4}?[ \t*]*(?:\bis\b|:|=)"
-    r"|\bI(?:'d| would| will)? (?:choose|pick|select|go with)\b",
+    rf"{ANSWER_IS}|\banswer(?=[ \t]*\()|{CHOICE_IS}|\bI(?:'d| would| will)? (?:choose|pick|select|go with)\b",
     re.IGNORECASE,
 )
-_OPENING = r"""[\s*_"'`“‘$:]{0,9}(?:\\\w{1,9}\{)?[\s*(\[]{0,9}(?:(?:option|choice|letter)\s)?[*(\[]{0,9}"""
+_OPENING = (
+    r"\s{0,9}(?:(?:therefore|thus|clearly|probably|actually),?\s)?"
+    r"""[\s*_"'`“‘$:]{0,9}(?:\\\w{1,9}\{)?[\s*(\[]{0,9}(?:(?:option|choice|letter)\s)?[*(\[]{0,9}"""
+)
 _CLOSING = r"""[)\]}*_"'`”’.:,;$]*"""
 _NOT_A_LABEL = r"(?!\w|['’-]\w|[.,/]\d|\s?%|\.\w\.)"  # B52, A's, 1.5, 3 %, D.C.
 _WORDS_AFTER_A_LABEL = "because since as which and or so with based due by for is".split()
@@ -53,7 +54,7 @@ def _statements(text: str, labels: Sequence[str]) -> list[str]:
     """Return what each statement says, the last statement first."""
     found = [(start + len(content), content) for start, content in boxes(text)]
     found += [(match.end(), text[match.end() : match.end() + _REACH]) for match in _STATEMENT.finditer(text)]
-    is_correct = rf"(?<!\w)({_either(labels)})[)\]*]* is (?:the )?(?:correct|right|best)\b"
+    is_correct = rf"(?<!\w)({_either(labels)})[)\]*]* is (?:the )?(?:correct|right|best|answer)\b"
     found += [(match.end(), match[1]) for match in re.finditer(is_correct, text)]
     return [said for _, said in sorted(found, key=lambda item: item[0], reverse=True)]
 
@@ -62,16 +63,18 @@ def _named(said: str, choices: Sequence[str], labels: Sequence[str]) -> list[int
     """Return the options that a statement names: none, one, or several where it does not decide."""
     label = re.match(rf"{_OPENING}(?P<label>{_either(labels)}){_NOT_A_LABEL}(?P<close>{_CLOSING})", said, re.IGNORECASE)
     by_text = _option_at_start(said, choices)
-    if by_text is not None and len(choices[by_text].strip()) > 1 and not (label and label["close"].strip('.,:;"')):
+    if by_text is not None and (label is None or len(_plain(choices[by_text])) > len(label["label"])):
         return [by_text]
-    if label is None or not _is_label(label["label"], label["close"], said[label.end() :], choices, labels):
+    rest = said[label.end() :] if label else ""
+    if label is None or not _is_label(label["label"], label["close"], rest, choices, labels):
         return [] if by_text is None else [by_text]
-    rest = said[label.end() :]
+    place = _place(label["label"], labels)
+    if _option_at_start(rest, [choices[place]]) is not None:  # D. A and B
+        return [place]
     another = rf"{_OPENING}({_either(labels)}){_NOT_A_LABEL}"
     joined = rf"\s*(?:or|and|/|&){another}|{another}(?=[)\]]?\s*(?:,|and\b|or\b|\.|$))"  # A or B; A, B and C
     also = re.match(joined, rest, re.IGNORECASE)
-    places = [_place(label["label"], labels)] + ([_place(also[1] or also[2], labels)] if also else [])
-    return list(dict.fromkeys(places))
+    return [place] if also is None else list({place, _place(also[1] or also[2], labels)})
 
 
 def _is_label(label: str, close: str, rest: str, choices: Sequence[str], labels: Sequence[str]) -> bool:
@@ -89,7 +92,11 @@ def _bare(text: str, choices: Sequence[str], labels: Sequence[str]) -> int | Non
     if _plain(text) in (plain_choices := [_plain(choice) for choice in choices]) and _plain(text):
         return plain_choices.index(_plain(text))
     first = re.match(rf"[*_(\[]*({_either(labels)})(?:[)\]*_]+|[.:](?=\s)|(?=\n))", text)
-    marked = {label for label in labels if re.search(rf"\({re.escape(label)}\)|(?<!\w){re.escape(label)}[.:)]", text)}
+    marked = {
+        label
+        for label in labels
+        if re.search(rf"(?m)(?<!\w)\({re.escape(label)}\)(?!\w)|^[*_\s]*{re.escape(label)}[.:)]", text)
+    }
     return _place(first[1], labels) if first and marked <= {first[1]} else None
 
 

@@ -15,12 +15,12 @@ import sys
 import threading
 from pathlib import Path
 
-from shared_tasks.metrics.answers import boxes, math_spans, without_run_on
+from shared_tasks.metrics.answers import ANSWER_IS, boxes, math_spans, without_run_on
 from shared_tasks.metrics.numbers import extract_number
 
 _START_SECONDS = 60  # of wall time, on a busy machine
 _MAX_CHARACTERS = 1000  # longer than any answer; what is longer is degenerate text
-_ANSWER_IS = re.compile(r"\banswer\b(?:[ \t]+\w+){0,6}?[ \t*]*(?:\bis\b|:|=)[ \t*:]*(\S[^\n]*)", re.IGNORECASE)
+_ANSWER_IS = re.compile(rf"{ANSWER_IS}[ \t*:]*(\S[^\n]*)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.;](?:\s|$)|,\s+[a-z]{2,}|\s+(?:because|since|so|which)\b")
 _LAYOUT = re.compile(r"(?<!\\)\\(?:left(?![a-z])|right(?![a-z])|[!,;: ])|~")  # not the \\ that ends a matrix row
 _DELIMITED = re.compile(r"\$+([^$]+)(?<!\\)\$+|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)

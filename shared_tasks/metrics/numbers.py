@@ -8,7 +8,7 @@ and equal answers vote together.
 import re
 from fractions import Fraction
 
-from shared_tasks.metrics.answers import boxes, without_run_on
+from shared_tasks.metrics.answers import ANSWER_IS, boxes, without_run_on
 
 _REACH = 200  # characters after a mark in which its number stands
 _MAX_CHARACTERS = 400  # a longer number, or a larger exponent than three digits, is degenerate text
@@ -27,7 +27,7 @@ _NUMBER = re.compile(
 )
 _EQUALS = re.compile(r"(?:[-+*/×÷·] ?\(|[\s\d+\-*/×÷·^).,$€£%x])*=\s*")  # the rest of a calculation: 9 * 2 = $18
 _MARK = re.compile(r"####(?!#)")
-_ANSWER_IS = re.compile(r"\banswer\b(?:[ \t]+\w+){0,6}?[ \t*]*(?:\bis\b|:|=)", re.IGNORECASE)
+_ANSWER_IS = re.compile(ANSWER_IS, re.IGNORECASE)
 _HEADING = re.compile(
     r"\W{0,9}(?:step|part|case|section|method|option|solution|question|problem|example)\b", re.IGNORECASE
 )
@@ -53,8 +53,8 @@ def extract_number(text: str) -> Fraction | None:
 def numbers_equal(gold: str | int | float | Fraction, answer: str | int | float | Fraction | None) -> bool:
     """Return whether an answer is the gold number; None, no answer, is wrong.
 
-    Whole numbers are compared exactly. Where one has a fractional part they may differ by 10^-6, or by 10^-6 of a gold
-    smaller than one: 1/3 is .3333333333, and is not .33. Texts are read by `extract_number`.
+    They may differ by 10^-6, or by 10^-6 of a gold smaller than one: whole numbers must be the same, and 1/3 is
+    .3333333333 but not .33. Texts are read by `extract_number`.
 
     Raises ValueError when the gold is no number.
     """
@@ -63,8 +63,6 @@ def numbers_equal(gold: str | int | float | Fraction, answer: str | int | float 
         raise ValueError(f"expected a gold answer with a number, got {gold!r}")
     if given is None:
         return False
-    if expected.denominator == given.denominator == 1:
-        return expected == given
     return abs(expected - given) <= _TOLERANCE * min(Fraction(1), abs(expected))
 
 
@@ -72,9 +70,7 @@ def _as_fraction(value: str | int | float | Fraction) -> Fraction | None:
     if isinstance(value, str):
         return extract_number(value)
     try:
-        return (
-            Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
-        )  # .1 is 1/10, not its binary value
+        return Fraction(value)
     except (ValueError, OverflowError):  # NaN, infinity
         return None
 

@@ -45,11 +45,11 @@ def follows_instructions(
     if len(instruction_id_list) != len(kwargs):
         raise ValueError(f"expected arguments for each of {len(instruction_id_list)} instructions, got {len(kwargs)}")
     checks = [
-        (CHECKERS[name], instruction_arguments(name, given))
+        (instruction_arguments(name, given), CHECKERS[name])
         for name, given in zip(instruction_id_list, kwargs, strict=True)
     ]
     variants = [variant for variant in (_variants(response) if loose else [response]) if variant.strip()]
-    return [any(check(variant, **arguments) for variant in variants) for check, arguments in checks]
+    return [any(check(variant, **arguments) for variant in variants) for arguments, check in checks]
 
 
 def instruction_accuracies(strict: Sequence[Sequence[bool]], loose: Sequence[Sequence[bool]]) -> dict[str, float]:

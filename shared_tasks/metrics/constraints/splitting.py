@@ -11,7 +11,7 @@ _ABBREVIATIONS = frozenset(
     dept est inc ltd co corp bros mt jan feb mar apr jun jul aug sep sept oct nov dec ph.d
     """.split()
 )
-_MAY_END = frozenset("etc a.m p.m inc ltd co corp jr sr u.s u.k ph.d".split())  # before a capital letter they do
+_MAY_END = frozenset("etc a.m p.m inc ltd co corp jr sr ph.d".split())  # before a capital letter they do
 _END = re.compile(r"""(?P<mark>[.!?…]+)["'”’)\]]*(?=\s)|[।॥۔؟]+|[。！？]+[”’」』）]*""")
 _INITIALS = re.compile(r"(?:[A-Z]\.)*[A-Z]|(?:[a-z]\.)+[a-z]")
 _WORD_BEFORE = re.compile(r"(?<![^\s(\[\"'“‘])([^\s(\[\"'“‘]+)$")
