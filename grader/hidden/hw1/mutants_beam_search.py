@@ -460,6 +460,11 @@ def diverse_beam_search__runs_to_max_tokens(model: LanguageModel, x: Sequence[in
     return _diverse(model, x, **settings, stops=False)
 
 
+def diverse_beam_search__impossible_candidates(model: LanguageModel, x: Sequence[int], **settings: Any) -> Any:
+    """Keeps candidates of probability zero."""
+    return _diverse(model, x, **settings, least=-math.inf)
+
+
 def diverse_beam_search__one_list(model: LanguageModel, x: Sequence[int], **settings: Any) -> Any:
     """Returns the hypotheses of all groups in one group."""
     groups = reference.diverse_beam_search(model, x, **settings)
@@ -779,6 +784,7 @@ def _diverse(
     divide: Callable[[list[Candidate], int, Callable[[Tokens], bool], bool], Any] = _divide,
     length: Callable[[Tokens], float] = len,
     stops: bool = True,
+    least: float = -1e300,
 ) -> list[list[Hypothesis]]:
     """Search in groups with one thing changed."""
     if num_beams < 1 or num_beam_groups < 1 or num_beams % num_beam_groups or diversity_penalty < 0 or max_tokens < 1:
@@ -799,7 +805,7 @@ def _diverse(
             ranked: list[tuple[float, Candidate]] = []
             for total, y in running[g]:
                 for token, value in enumerate(next(rows)):
-                    if value > -math.inf:
+                    if value >= least:
                         penalty = penalise(diversity_penalty, (kept + before[g] if own else kept).count(token))
                         augmented = (total + value) * (1 + penalty) if scale else total + value - penalty
                         ranked.append((augmented, (augmented if carried else total + value, (*y, token))))

@@ -457,6 +457,20 @@ class TestDiverseBeamSearch:
                     what = f"group {g} after {x} for length_penalty {length_penalty}"
                     assert_hypotheses(group, expected[g], length_penalty, what)
 
+    def test_impossible_continuations(self):
+        """Candidates of probability zero are never kept, however large the penalty on the others is.
+
+        Their log-probability is -inf. A group may find fewer hypotheses than its beam is wide.
+        """
+        for penalty in (0.0, 0.6, 500.0):
+            groups = search.diverse_beam_search(
+                SPARSE, [], num_beams=10, num_beam_groups=2, diversity_penalty=penalty, max_tokens=4
+            )
+            expected = [(0.42, (3, 1)), (0.3, (1,)), (0.224, (3, 2, 0, 1)), (0.056, (3, 2, 0, 3))]
+            for g, group in enumerate(groups):
+                what = f"group {g}, which holds all continuations, with penalty {penalty}"
+                assert_hypotheses(group, [(math.log(p), y) for p, y in expected], 0.0, what)
+
     def test_cost_and_limits(self):
         """There is one model call a step for all groups; settings that do not fit raise ValueError.
 

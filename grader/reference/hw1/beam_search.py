@@ -100,11 +100,11 @@ def diverse_beam_search(
     """Search with `num_beam_groups` beams of num_beams / num_beam_groups continuations that avoid each other's tokens.
 
     Each step extends the groups one after the other, and each as `beam_search` extends its beam, except for the order
-    of the candidates: it is by falling logprob - diversity_penalty * n(token), where n(token) counts how often the
-    groups before it kept a candidate with this last token at this step, be it finished or running. The penalty orders
-    the candidates of this step and has no other effect: hypotheses have their log-probability under the model, and
-    their score is logprob / length ** length_penalty. A group takes part until the step after which it has as many
-    finished hypotheses as its beam is wide, or nothing in it runs.
+    of the candidates: it is by falling logprob - diversity_penalty * n(token), where n(token) counts the candidates
+    with this last token that became finished hypotheses or running continuations of the groups before it at this step.
+    The penalty orders the candidates of this step and has no other effect: hypotheses have their log-probability under
+    the model, and their score is logprob / length ** length_penalty. A group takes part, and counts, up to and
+    including the step after which it has as many finished hypotheses as its beam is wide, or nothing in it runs.
 
     Returns the finished hypotheses of each group, by falling score, at most as many as its beam is wide. Raises
     ValueError unless num_beam_groups >= 1 divides num_beams >= 1, diversity_penalty >= 0 and max_tokens >= 1.
