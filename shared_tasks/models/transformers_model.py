@@ -58,6 +58,17 @@ class TransformersModel:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
+    def encode_chat(self, message: str) -> list[int]:
+        """Return the token ids of a user's message in the model's chat template, up to where the assistant speaks.
+
+        The start token is left out, as everywhere. Without a template the message stands as a question in plain text.
+        """
+        if self.tokenizer.chat_template is None:
+            return self.encode(f"Question: {message}\nAnswer:")
+        chat = [{"role": "user", "content": message}]
+        text: str = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return self.encode(text.removeprefix(self.tokenizer.bos_token or ""))
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
