@@ -52,7 +52,7 @@ def load_engine(
     `EndpointEngine`.
     """
     if engine == "transformers":
-        return TransformersEngine(model_path(model), batch_size=batch_size, name=model)
+        return TransformersEngine(model_path(model), batch_size=batch_size or 256, name=model)
     if engine == "endpoint":
         if base_url is None:
             raise ValueError("the engine endpoint needs a base_url, like http://localhost:8000/v1")

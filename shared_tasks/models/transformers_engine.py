@@ -33,7 +33,10 @@ from shared_tasks.models.tokenizing import PromptTokenizer
 from shared_tasks.models.transformers_model import load_pretrained
 from shared_tasks.models.tree_attention import Question, pack
 
-MAX_LOGITS = 1 << 27  # at a time, where log-likelihoods are asked for: half a gibibyte
+# Limits of what runs at a time, beside the number of sequences.
+CACHE_BYTES = 2 << 30  # of keys and values on a CPU; on a GPU half of the memory that is free
+MAX_LOGITS = 1 << 27  # where log-likelihoods are asked for: half a gibibyte
+POSITIONS = {"cpu": 2048, "cuda": 16384}  # of prompts: more would leave a CPU's caches, fewer a GPU idle
 
 
 @dataclass(eq=False, slots=True)
@@ -83,21 +86,20 @@ class TransformersEngine:
         name_or_path: str,
         device: str | None = None,
         dtype: torch.dtype | None = None,
-        batch_size: int | None = None,
+        batch_size: int = 256,
         name: str | None = None,
     ):
         """Load a local folder or a name on the hub.
 
-        By default the device is a GPU where there is one, the dtype float32 on a CPU and the checkpoint's own on a GPU,
-        and the batch 64 sequences on a CPU and 256 on a GPU. Raises OSError, with transformers' explanation, when there
-        is no such model, and ValueError when its tokenizer has no end token.
+        By default the device is a GPU where there is one, and the dtype float32 on a CPU and the checkpoint's own on a
+        GPU. Raises OSError, with transformers' explanation, when there is no such model, and ValueError when its
+        tokenizer has no end token.
         """
         self.name = name or name_or_path
         self.usage = Usage()
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        on_gpu = self.device.startswith("cuda")
-        self.batch_size = batch_size or (256 if on_gpu else 64)
-        dtype = dtype or (None if on_gpu else torch.float32)
+        self.batch_size = batch_size
+        dtype = dtype or (torch.float32 if self.device == "cpu" else None)
         tokenizer, self.model = load_pretrained(name_or_path, self.device, dtype)
         self.tokenizer = PromptTokenizer(tokenizer, self.name)
         if self.model.config._attn_implementation == "sdpa":
@@ -138,13 +140,12 @@ class TransformersEngine:
         waiting = deque(sorted(requests, key=lambda request: -len(request.tokens)))
         ready: deque[_Prefilled] = deque()
         rows: list[_Row] = []
-        cache = BatchCache(self.model.config.num_hidden_layers, self.batch_size)
+        cache = BatchCache(self.model.config.num_hidden_layers, self._rows_at_once(requests))
         logits = torch.empty(0, self._vocab_size, device=self.device)
         generations: dict[int, Generation] = {}
         with self._timed() as tick:
             while waiting or ready or rows:
-                free = self.batch_size - len(rows)
-                if free >= self.batch_size // 8 or not rows:  # prompts are cheaper by the dozen
+                if len(rows) <= cache.max_rows * 7 // 8:  # prompts are cheaper by the dozen
                     logits = torch.cat([logits, *self._join(waiting, ready, rows, cache)])
                 tokens = self._choose(rows, logits)
                 kept = list(range(len(rows)))
@@ -229,7 +230,7 @@ class TransformersEngine:
     ) -> list[Float[Tensor, "joined vocab"]]:
         """Begin completions until the batch is full; return the logits of their first tokens."""
         logits = []
-        while (free := self.batch_size - len(rows)) and (waiting or ready):
+        while (free := cache.max_rows - len(rows)) and (waiting or ready):
             if not ready:
                 ready.extend(self._prefill_next(waiting, free))
             prefilled = ready[0]
@@ -303,9 +304,20 @@ class TransformersEngine:
 
     # Runs of the model
 
+    def _rows_at_once(self, requests: Sequence[_Request]) -> int:
+        """Return how many completions run together: `batch_size`, if their keys and values fit in memory."""
+        config = self.model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        position = 2 * config.num_hidden_layers * heads * dim * self.model.dtype.itemsize
+        longest = max((len(request.tokens) + request.limit for request in requests), default=1)
+        memory = CACHE_BYTES if self.device == "cpu" else torch.cuda.mem_get_info(self.device)[0] // 2
+        completions = sum(request.params.n for request in requests)
+        return max(1, min(self.batch_size, completions, int(memory // (longest * position))))
+
     def _prompts_at_once(self, length: int) -> int:
-        """Return how many prompts of at most this length run together: 64 positions for each row of the batch."""
-        return max(1, 64 * self.batch_size // length)
+        """Return how many prompts of at most this length run together."""
+        return max(1, min(self.batch_size, POSITIONS[torch.device(self.device).type] // length))
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[DynamicCache, Float[Tensor, "batch vocab"]]:
         """Run prompts, padded on the left; return their keys and values, and the logits of the next token."""
@@ -329,26 +341,28 @@ class TransformersEngine:
         """Yield the questions longest first, in batches of as many positions as prompts and of bounded logits."""
         batch: list[Question] = []
         for question in sorted(questions, key=lambda question: -question.length):
-            logits = (len(batch) + 1) * max(other.predictions for other in [*batch, question]) * self._vocab_size
-            if batch and (len(batch) == self._prompts_at_once(batch[0].length) or logits > MAX_LOGITS):
+            longer = [*batch, question]
+            columns = longer[0].length - min(len(other.context) for other in longer) + 1
+            full = batch and len(batch) == self._prompts_at_once(batch[0].length)
+            if full or (batch and len(longer) * columns * self._vocab_size > MAX_LOGITS):
                 yield batch
-                batch = []
-            batch.append(question)
+                longer = [question]
+            batch = longer
         if batch:
             yield batch
 
     def _score(self, questions: list[Question]) -> Iterator[tuple[int, LogLikelihood]]:
         """Run questions together; yield the log-likelihoods with their indices."""
         packed = pack(questions)
-        first = int(packed.columns.min())  # no earlier position predicts anything that is asked for
+        columns, places = torch.unique(packed.columns, return_inverse=True)  # type: ignore[no-untyped-call]
         if all(len(question.continuations) == 1 for question in questions):
             mask: Tensor = packed.branches >= 0
         else:
             unseen = torch.finfo(self.model.dtype).min
             mask = torch.zeros(1, dtype=self.model.dtype).masked_fill(~packed.visible(), unseen)[:, None]
-        logits = self._forward(packed.ids, mask, packed.positions, None, packed.ids.shape[1] - first)
+        logits = self._forward(packed.ids, mask, packed.positions, None, columns.to(self.device))
         targets = packed.targets.to(self.device)
-        logprobs = logits[packed.rows.to(self.device), (packed.columns - first).to(self.device)].log_softmax(-1)
+        logprobs = logits[packed.rows.to(self.device), places.to(self.device)].log_softmax(-1)
         of_targets = iter(logprobs.gather(1, targets[:, None])[:, 0].tolist())
         are_greedy = iter((logprobs.argmax(-1) == targets).tolist())
         for question in questions:
@@ -370,7 +384,7 @@ class TransformersEngine:
         mask: Shaped[Tensor, "batch columns"] | Float[Tensor, "batch 1 new columns"],
         positions: Int[Tensor, "batch new"],
         cache: DynamicCache | BatchCache | None,
-        logits_to_keep: int,
+        logits_to_keep: int | Int[Tensor, "kept"],
     ) -> Float[Tensor, "batch kept vocab"]:
         logits: Tensor = self.model(
             ids.to(self.device),

@@ -32,7 +32,6 @@ class PackedQuestions:
     """A batch of questions as one input of a model (Miao et al. 2024, tree attention).
 
     The continuations stand behind their context one after the other, at the positions that each would have alone.
-    Contexts are padded on the left, so that all end in one column.
     """
 
     ids: Int[Tensor, "batch length"]
@@ -53,18 +52,16 @@ class PackedQuestions:
 
 def pack(questions: Sequence[Question]) -> PackedQuestions:
     """Lay questions out as one batch."""
-    width = max(len(question.context) for question in questions)
     ids, positions, branches = ([] for _ in range(3))
     predictions: list[tuple[int, int, int]] = []
     for row, question in enumerate(questions):
         start = len(question.context)
-        padding = [0] * (width - start)
-        row_ids = [*padding, *question.context]
-        row_positions = [*padding, *range(start)]
-        row_branches = [*(-1 for _ in padding), *(0 for _ in range(start))]
+        row_ids = list(question.context)
+        row_positions = list(range(start))
+        row_branches = [0] * start
         for number, continuation in enumerate(question.continuations, start=1):
             run = continuation[:-1]
-            columns = [width - 1, *range(len(row_ids), len(row_ids) + len(run))]
+            columns = [start - 1, *range(len(row_ids), len(row_ids) + len(run))]
             predictions += [(row, column, token) for column, token in zip(columns, continuation, strict=True)]
             row_ids += run
             row_positions += range(start, start + len(run))
