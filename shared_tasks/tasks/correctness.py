@@ -17,8 +17,8 @@ def score_samples(
     """Score an item by which of its outputs are right.
 
     accuracy, or what else it is named, is the mean over the outputs. With several of them also, for k up to their
-    number: pass@k, one of k is right; maj@k, the answer that most of k give is right; best@k and best_mean@k, the one of k
-    with the highest log-probability, or mean log-probability per token, is right. Each is the expectation over all
+    number: pass@k, one of k is right; maj@k, the answer that most of k give is right; best@k and best_mean@k, the one
+    of k with the highest log-probability, or mean log-probability per token, is right. Each is the expectation over all
     choices of k.
 
     `votes` are the answers in a form in which equal ones are equal, where `parsed` is not; empty where none can be.

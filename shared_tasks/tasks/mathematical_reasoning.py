@@ -124,7 +124,7 @@ class MathematicalReasoning(Task[Problem]):
         """Score each output as right or wrong."""
         parsed = [self.parse(item, output.text) for output in outputs]
         equal = expressions_equal if self.expressions else numbers_equal
-        right = {answer: equal(item.answer, answer) for answer in set(parsed) if answer is not None}
+        right = {answer: bool(equal(item.answer, answer)) for answer in set(parsed) if answer is not None}
         correct = [answer is not None and right[answer] for answer in parsed]
         return score_samples(parsed, correct, outputs, group_answers(parsed, equal) if self.expressions else parsed)
 

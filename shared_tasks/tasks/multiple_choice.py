@@ -8,13 +8,16 @@ from typing import Literal, cast
 
 import msgspec
 
+from shared_tasks.metrics.calibration import brier_score, expected_calibration_error, macro_calibration_error
 from shared_tasks.metrics.choices import extract_choice, pick_by_loglikelihood
 from shared_tasks.metrics.reasoning import strip_reasoning
+from shared_tasks.metrics.statistics import standard_error
 from shared_tasks.models.engine import LogLikelihood
 from shared_tasks.tasks.correctness import score_samples
 from shared_tasks.tasks.prompts import LABELS, Method, multiple_choice_prompt
-from shared_tasks.tasks.task import Example, Output, Schema, Scored, Task
+from shared_tasks.tasks.task import Example, Metric, Output, Schema, Scored, Task
 
+CALIBRATION_BINS = 10
 NORMALISATIONS: dict[Literal["none", "characters", "bytes"], str] = {
     "none": "accuracy",
     "characters": "accuracy_per_character",
@@ -262,6 +265,25 @@ class MultipleChoice(Task[Question]):
             correct=[right],
             details={"confidence": max(probabilities), "confident_and_right": right},
         )
+
+    def metrics(
+        self, items: Sequence[Question], outputs: Sequence[Sequence[str]], scores: Sequence[Scored]
+    ) -> dict[str, Metric]:
+        """Return how well confidence and correctness agree, where there are confidences."""
+        details = [score.details for score in scores if "confidence" in score.details]
+        confidences = [one["confidence"] for one in details]
+        correct = [one["confident_and_right"] for one in details]
+        if not details:
+            return {}
+        bins = min(CALIBRATION_BINS, len(details))
+        found = {
+            "ece": Metric(expected_calibration_error(confidences, correct, bins), n=len(details), note=f"{bins} bins")
+        }
+        if len(set(correct)) == 2:
+            found["macro_ce"] = Metric(macro_calibration_error(confidences, correct), n=len(details))
+        squares = [(confidence - flag) ** 2 for confidence, flag in zip(confidences, correct, strict=True)]
+        found["brier"] = Metric(brier_score(confidences, correct), standard_error(squares), len(details))
+        return found
 
 
 def softmax(logprobs: Sequence[float]) -> list[float]:

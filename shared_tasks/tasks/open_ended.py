@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 from shared_tasks.metrics.constraints import follows_instructions, instruction_arguments
+from shared_tasks.metrics.diversity import distinct_n, pairwise_diversity, self_bleu
+from shared_tasks.metrics.overlap import bleu, chrf, rouge, sentence_bleu, sentence_chrf
 from shared_tasks.metrics.reasoning import strip_reasoning
 from shared_tasks.metrics.statistics import standard_error
 from shared_tasks.tasks.correctness import score_samples
@@ -132,6 +134,9 @@ class OpenEnded(Task[Instruction]):
     much it overlaps with the references. Questions for a judge are left to `shared_tasks.evaluation.judge`.
     """
 
+    judged: Literal["questions", "ratings"] | None = None
+    """What a judge is needed for."""
+
     votes = False
 
     def questions(self, item: Instruction, style: str) -> list[str]:
@@ -147,27 +152,78 @@ class OpenEnded(Task[Instruction]):
     def score(self, item: Instruction, outputs: Sequence[Output]) -> Scored:
         """Score each output by what is known about a good one; the score is None where nothing is known."""
         texts = [strip_reasoning(output.text) for output in outputs]
-        result = Scored(score=None, parsed=[], values={})
-        if item.instructions:
-            result = _checked(texts, item, outputs)
+        if self.turns > 1:
+            if len(texts) != self.turns:
+                raise ValueError(f"expected an output for each of {self.turns} turns, got {len(texts)}")
+            return Scored(score=None, parsed=[], values={"words": mean(len(text.split()) for text in texts)})
+        result = _checked(texts, item, outputs) if item.instructions else Scored(score=None, parsed=[], values={})
+        if item.references:
+            result.values |= _overlap(texts, item.references)
+            if result.score is None:
+                result.score = result.values["rougeL"] / 100
         result.values["words"] = mean(len(text.split()) for text in texts)
+        if len(texts) > 1:
+            result.values["distinct_2"] = distinct_n(texts, 2)
+            result.values["self_bleu"] = self_bleu(texts)
+            result.values["pairwise_diversity"] = pairwise_diversity(texts)
         return result
 
-    def metrics(self, items: Sequence[Instruction], scores: Sequence[Scored]) -> dict[str, Metric]:
-        """Return the share of all instructions that are followed, strictly and loosely."""
-        found = {}
-        for kind in ("strict", "loose"):
-            flags = [
-                (float(flag), place)
-                for place, score in enumerate(scores)
-                for flags in score.details.get(kind, [])
-                for flag in flags
-            ]
-            if flags:
-                followed = [flag for flag, _ in flags]
-                error = standard_error(followed, [place for _, place in flags])
-                found[f"inst_level_{kind}_acc"] = Metric(mean(followed), error, len(scores))
-        return found
+    def metrics(
+        self, items: Sequence[Instruction], outputs: Sequence[Sequence[str]], scores: Sequence[Scored]
+    ) -> dict[str, Metric]:
+        """Return what counts instructions, questions or texts of the whole set."""
+        texts = [[strip_reasoning(output) for output in several] for several in outputs]
+        all_texts = [text for several in texts for text in several]
+        return {
+            **_followed("inst_level_strict_acc", [score.details.get("strict", []) for score in scores]),
+            **_followed("inst_level_loose_acc", [score.details.get("loose", []) for score in scores]),
+            **_followed("drfr", [score.details.get("verdicts", []) for score in scores]),
+            **({} if self.turns > 1 else _corpus_overlap(items, texts, scores)),
+            **{f"distinct_{n}_of_all": Metric(distinct_n(all_texts, n), n=len(items)) for n in (1, 2)},
+        }
+
+
+def _overlap(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Return the means over texts of how much each overlaps with its references, from 0 to 100."""
+    rouges = {name: overlap.score for name, overlap in rouge(texts, [references] * len(texts)).items()}
+    values = {"rougeL": rouges["rougeL"]} | rouges  # the one that is the score comes first
+    values["sentence_bleu"] = mean(sentence_bleu(text, references).score for text in texts)
+    values["sentence_chrf"] = mean(sentence_chrf(text, references).score for text in texts)
+    return values
+
+
+def _corpus_overlap(
+    items: Sequence[Instruction], texts: Sequence[Sequence[str]], scores: Sequence[Scored]
+) -> dict[str, Metric]:
+    """Return BLEU and chrF of all texts together, and the means of ROUGE, with the signature of each."""
+    places = [place for place, item in enumerate(items) if item.references]
+    pairs = [(text, items[place].references) for place in places for text in texts[place]]
+    if not pairs:
+        return {}
+    hypotheses, references = [text for text, _ in pairs], [texts for _, texts in pairs]
+    found = {}
+    for name, overlap in (("bleu", bleu(hypotheses, references)), ("chrf", chrf(hypotheses, references))):
+        found[name] = Metric(overlap.score, n=len(places), share=False, note=overlap.signature)
+    for name, overlap in rouge(hypotheses[:1], references[:1]).items():
+        values = [scores[place].values[name] for place in places]
+        found[name] = Metric(mean(values), standard_error(values), len(places), False, overlap.signature)
+    return found
+
+
+def _followed(name: str, verdicts: Sequence[Sequence[Sequence[bool | None]]]) -> dict[str, Metric]:
+    """Return the share of all verdicts that say yes, those of one item being alike; nothing where there is none."""
+    flags = [
+        (float(flag), place)
+        for place, of_outputs in enumerate(verdicts)
+        for of_output in of_outputs
+        for flag in of_output
+        if flag is not None
+    ]
+    if not flags:
+        return {}
+    followed = [flag for flag, _ in flags]
+    error = standard_error(followed, [place for _, place in flags])
+    return {name: Metric(mean(followed), error, len({place for _, place in flags}))}
 
 
 def _checked(texts: Sequence[str], item: Instruction, outputs: Sequence[Output]) -> Scored:

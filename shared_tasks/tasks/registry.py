@@ -121,6 +121,7 @@ TASKS: dict[str, Task[Any]] = {
             "instructions with decomposed questions for a judge (Qin et al., 2024)",
             DataSet((InfoBenchRow,), split="train", splits=("train",), hub="kqsong/InFoBench", stem="infobench"),
             max_tokens=1024,
+            judged="questions",
         ),
         OpenEnded(
             "ifeval",
@@ -140,6 +141,7 @@ TASKS: dict[str, Task[Any]] = {
             ),
             max_tokens=1024,
             turns=2,
+            judged="ratings",
         ),
     )
 }

@@ -137,7 +137,9 @@ class Task(ABC, Generic[Item]):
         """Score the log-likelihoods of the item's options."""
         raise ValueError(f"{self.name} has no options to compare")
 
-    def metrics(self, items: Sequence[Item], scores: Sequence[Scored]) -> dict[str, Metric]:
+    def metrics(
+        self, items: Sequence[Item], outputs: Sequence[Sequence[str]], scores: Sequence[Scored]
+    ) -> dict[str, Metric]:
         """Return the metrics that are no means over the examples."""
         return {}
 
