@@ -32,34 +32,35 @@ class Student(NamedTuple):
     received: str = "2026-10-15T18:00:00+00:00"
 
 
-def _hw1(scoring: str, sampling: str) -> dict[str, str]:
-    return {"scoring": scoring, "sampling": sampling}
+def _hw1(others: str, **modules: str) -> dict[str, str]:
+    names = ("scoring", "sampling", "beam_search", "best_first")
+    return dict.fromkeys(names, others) | modules
 
 
 STUDENTS = {
     "hw1": [
-        Student("ada", "full marks, written differently from the reference", _hw1("other", "other"), "folder"),
-        Student("grace", "full marks, with a helper module", _hw1("own", "other"), "zip in a folder"),
-        Student("linus", "did scoring and did not begin sampling", _hw1("other", "stub"), "flat zip"),
-        Student("margaret", "four plausible mistakes", _hw1("own", "other"), "folder"),
-        Student("edsger", "three plausible mistakes", _hw1("other", "own")),
-        Student("barbara", "the stubs, untouched", _hw1("stub", "stub")),
-        Student("ken", "imports what is not there", _hw1("own", "other"), "folder"),
-        Student("dennis", "a syntax error", _hw1("other", "own"), "flat zip"),
-        Student("donald", "answers of the wrong shape", _hw1("own", "own"), "zip in a folder"),
-        Student("john", "NaN", _hw1("other", "other")),
-        Student("alan", "loops that catch every exception", _hw1("own", "other"), "folder"),
-        Student("niklaus", "takes all memory", _hw1("other", "own")),
-        Student("radia", "a fork bomb and a thousand threads", _hw1("own", "own"), "folder"),
-        Student("tony", "a segmentation fault", _hw1("own", "other")),
-        Student("frances", "leaves by os._exit(0)", _hw1("other", "other")),
-        Student("claude", "prints a gigabyte, and HTML", _hw1("own", "own"), "folder"),
-        Student("mallory", "tries to forge; brier_score is honest", _hw1("own", "stub")),
-        Student("peggy", "two days late", _hw1("own", "own"), "bulk zip", "2026-10-18T09:30:00+00:00"),
-        Student("victor", "too late", _hw1("other", "own"), "bulk zip", "2026-10-30T12:00:00+00:00"),
-        Student("eve", "a zip that writes outside of its folder", _hw1("own", "own"), "zip slip"),
-        Student("oscar", "a zip with a link to the host's files", _hw1("own", "own"), "zip with a link"),
-        Student("trudy", "a zip that unpacks to 256 MiB", _hw1("own", "own"), "zip bomb"),
+        Student("ada", "full marks, written differently from the reference", _hw1("other"), "folder"),
+        Student("grace", "full marks, with a helper module", _hw1("other", scoring="own"), "zip in a folder"),
+        Student("linus", "did scoring and did not begin the rest", _hw1("stub", scoring="other"), "flat zip"),
+        Student("margaret", "five plausible mistakes", _hw1("other", scoring="own"), "folder"),
+        Student("edsger", "four plausible mistakes", _hw1("own", scoring="other")),
+        Student("barbara", "the stubs, untouched", _hw1("stub")),
+        Student("ken", "imports what is not there", _hw1("other", scoring="own"), "folder"),
+        Student("dennis", "a syntax error", _hw1("own", scoring="other"), "flat zip"),
+        Student("donald", "answers of the wrong shape", _hw1("own"), "zip in a folder"),
+        Student("john", "NaN", _hw1("other")),
+        Student("alan", "loops that catch every exception", _hw1("other", scoring="own"), "folder"),
+        Student("niklaus", "takes all memory", _hw1("own", scoring="other")),
+        Student("radia", "a fork bomb and a thousand threads", _hw1("own"), "folder"),
+        Student("tony", "a segmentation fault", _hw1("other", scoring="own")),
+        Student("frances", "leaves by os._exit(0)", _hw1("other")),
+        Student("claude", "prints a gigabyte, and HTML", _hw1("own"), "folder"),
+        Student("mallory", "tries to forge; brier_score is honest", _hw1("stub", scoring="own")),
+        Student("peggy", "two days late", _hw1("own"), "bulk zip", "2026-10-18T09:30:00+00:00"),
+        Student("victor", "too late", _hw1("own", scoring="other"), "bulk zip", "2026-10-30T12:00:00+00:00"),
+        Student("eve", "a zip that writes outside of its folder", _hw1("own"), "zip slip"),
+        Student("oscar", "a zip with a link to the host's files", _hw1("own"), "zip with a link"),
+        Student("trudy", "a zip that unpacks to 256 MiB", _hw1("own"), "zip bomb"),
     ]
 }
 
