@@ -123,8 +123,9 @@ def _curves(metrics: dict[str, Metric]) -> list[Curve]:
     for kind, points in sorted(curves.items(), key=lambda curve: -curve[1][-1][1].value):
         below = max((height + 13 for height in heights.values()), default=-math.inf)
         heights[kind] = max(below, 200 * (1 - points[-1][1].value) + 4)
+    too_low = max(0.0, max(heights.values(), default=0.0) - 204)
     one = next(iter(metrics.values()), None)  # the mean over single samples comes first
-    return [Curve(kind, [(1, one), *points], heights[kind]) for kind, points in curves.items()] if one else []
+    return [Curve(kind, [(1, one), *points], heights[kind] - too_low) for kind, points in curves.items()] if one else []
 
 
 # Words and numbers

@@ -2,11 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import stdev
 from typing import Literal, cast
 
 import msgspec
+import numpy as np
 
 from shared_tasks.metrics.calibration import brier_score, expected_calibration_error, macro_calibration_error
 from shared_tasks.metrics.choices import extract_choice, pick_by_loglikelihood
@@ -18,6 +21,7 @@ from shared_tasks.tasks.prompts import LABELS, Method, multiple_choice_prompt
 from shared_tasks.tasks.task import Example, Metric, Output, Schema, Scored, Task
 
 CALIBRATION_BINS = 10
+RESAMPLES = 200
 NORMALISATIONS: dict[Literal["none", "characters", "bytes"], str] = {
     "none": "accuracy",
     "characters": "accuracy_per_character",
@@ -276,14 +280,27 @@ class MultipleChoice(Task[Question]):
         if not details:
             return {}
         bins = min(CALIBRATION_BINS, len(details))
-        found = {
-            "ece": Metric(expected_calibration_error(confidences, correct, bins), n=len(details), note=f"{bins} bins")
-        }
+        found = {"ece": _calibration(partial(expected_calibration_error, num_bins=bins), confidences, correct)}
         if len(set(correct)) == 2:
-            found["macro_ce"] = Metric(macro_calibration_error(confidences, correct), n=len(details))
+            found["macro_ce"] = _calibration(macro_calibration_error, confidences, correct)
         squares = [(confidence - flag) ** 2 for confidence, flag in zip(confidences, correct, strict=True)]
         found["brier"] = Metric(brier_score(confidences, correct), standard_error(squares), len(details))
         return found
+
+
+def _calibration(
+    error: Callable[[Sequence[float], Sequence[bool]], float], confidences: Sequence[float], correct: Sequence[bool]
+) -> Metric:
+    """Return a calibration error, which is no mean, with its bootstrap standard error."""
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(len(correct), size=len(correct))
+        flags = [correct[place] for place in drawn]
+        if len(set(flags)) == 2:  # MacroCE needs right and wrong answers
+            values.append(error([confidences[place] for place in drawn], flags))
+    deviation = stdev(values) if len(values) > 1 else None
+    return Metric(error(confidences, correct), deviation, len(correct))
 
 
 def softmax(logprobs: Sequence[float]) -> list[float]:
