@@ -104,7 +104,7 @@ class TransformersEngine:
         self.tokenizer = PromptTokenizer(tokenizer, self.name)
         if self.model.config._attn_implementation == "sdpa":
             self.model.set_attn_implementation("grouped_sdpa")
-        if self.device == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if self.device == "cpu" and torch.backends.mkldnn.is_available():
             for module in self.model.modules():
                 if type(module) is torch.nn.Linear:
                     module.forward = partial(_linear, module)  # type: ignore[method-assign]
@@ -354,7 +354,7 @@ class TransformersEngine:
     def _score(self, questions: list[Question]) -> Iterator[tuple[int, LogLikelihood]]:
         """Run questions together; yield the log-likelihoods with their indices."""
         packed = pack(questions)
-        columns, places = torch.unique(packed.columns, return_inverse=True)  # type: ignore[no-untyped-call]
+        columns, places = torch.unique(packed.columns, return_inverse=True)
         if all(len(question.continuations) == 1 for question in questions):
             mask: Tensor = packed.branches >= 0
         else:

@@ -8,31 +8,34 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from grader.assignment import load_assignment
 from grader.cli import app
 from grader.examples.cohort import STUDENTS, write_cohort
 
 pytestmark = pytest.mark.slow
 
-# Points of hw1, by hand: what is left of 100 when the problems that a student spoilt are taken away.
+# Points of hw1, by hand: what is left of all points when those of the problems that a student spoilt are taken away.
+ALL = load_assignment("hw1").max_points
+SCORING = 40.0
 HONEST = {
-    "ada": 100.0,
-    "grace": 100.0,
-    "linus": 40.0,
-    "margaret": 83.17,
-    "edsger": 86.42,
+    "ada": ALL,
+    "grace": ALL,
+    "linus": SCORING,
+    "margaret": ALL - 20.83,  # entropy and KL divergence, most of top_p, part of eta and of greedy search
+    "edsger": ALL - 19.58,  # temperature, most of perplexity, generation and uniform-cost search
     "barbara": 0.0,
-    "ken": 40.0,
-    "dennis": 60.0,
-    "donald": 66.67,
-    "john": 91.27,
-    "alan": 100.0 - 5 - 6,  # perplexity and top_p hang
-    "niklaus": 100.0 - 5 - 2,  # entropy and Brier score take all memory
-    "radia": 86.67,  # top_k and what calls it, gumbel_max
-    "tony": 100.0 - 4,  # min_p crashes
-    "frances": 100.0 - 5 - 2,  # KL divergence and Brier score leave
-    "claude": 96.25,
+    "ken": ALL - 60,  # all of sampling
+    "dennis": ALL - SCORING,
+    "donald": ALL - 33.33,  # sequence_logprobs, entropy, ancestral sampling, min_p, and what calls them
+    "john": ALL - 8.73,  # temperature, parts of entropy, KL divergence and typical sampling
+    "alan": ALL - 5 - 6,  # perplexity and top_p hang
+    "niklaus": ALL - 5 - 2,  # entropy and Brier score take all memory
+    "radia": ALL - 13.33,  # top_k and what calls it, gumbel_max
+    "tony": ALL - 4,  # min_p crashes
+    "frances": ALL - 5 - 2,  # KL divergence and Brier score leave
+    "claude": ALL - 3 - 0.75,  # epsilon, and two refusals of temperature; a gigabyte of output costs nothing
     "mallory": 2.0,  # the Brier score is honest
-    "peggy": 90.0,  # two days late
+    "peggy": 0.9 * ALL,  # two days late
     "victor": 0.0,  # too late
     "eve": 0.0,
     "oscar": 0.0,
@@ -73,7 +76,7 @@ def run(folder: Path) -> list[dict[str, object]]:
 def test_each_gets_what_its_honest_code_earns(graded: Path) -> None:
     """Crashes, hangs, bombs and forgeries cost the problems that they are in, and nothing else."""
     with (graded / "out" / "results.csv").open() as file:
-        assert {row["name"]: float(row["points"]) for row in csv.DictReader(file)} == HONEST
+        assert {row["name"]: float(row["points"]) for row in csv.DictReader(file)} == pytest.approx(HONEST)
     assert set(HONEST) == {student.name for student in STUDENTS["hw1"]}
 
 

@@ -1,7 +1,13 @@
+printed = False
+
+
 def apply_temperature(logits, temperature):
+    global printed
     line = "a mathematical theory of communication " * 1000 + "\n"
-    for _ in range(27_000):
-        print(line, end="")  # about 1 GB
+    while not printed:
+        for _ in range(27_000):
+            print(line, end="")  # about 1 GB
+        printed = True
     return logits / temperature
 
 
