@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from matplotlib.figure import Figure
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers.utils import logging
 
 from hw1.analysis import error_rates, temperature_curve
 from hw1.beam_search import beam_search, greedy_search
@@ -164,11 +165,12 @@ def plot(rows: Sequence[Row], curve: Sequence[dict[str, float]], out: Path) -> N
 def main(
     out: Annotated[Path, typer.Option(help="Where table, results and plots go.")],
     model: Annotated[str, typer.Option(help="A course model, a local folder, or a name on the hub.")] = "course-base",
-    limit: Annotated[int, typer.Option(min=2, help="Items of each task.")] = 50,
+    limit: Annotated[int, typer.Option(min=2, help="Items of each task.")] = 30,
     split: Annotated[str, typer.Option(help="The split of the embedded sets.")] = "dev",
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
 ) -> None:
     """Run the experiments of homework 1."""
+    logging.disable_progress_bar()  # transformers shows one for every file of weights
     loaded = load_model(model)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
