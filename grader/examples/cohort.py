@@ -54,7 +54,7 @@ STUDENTS = {
         Student("tony", "a segmentation fault", _hw1("own", "other")),
         Student("frances", "leaves by os._exit(0)", _hw1("other", "other")),
         Student("claude", "prints a gigabyte, and HTML", _hw1("own", "own"), "folder"),
-        Student("mallory", "tries to forge; four functions are honest", _hw1("own", "stub")),
+        Student("mallory", "tries to forge; brier_score is honest", _hw1("own", "stub")),
         Student("peggy", "two days late", _hw1("own", "own"), "bulk zip", "2026-10-18T09:30:00+00:00"),
         Student("victor", "too late", _hw1("other", "own"), "bulk zip", "2026-10-30T12:00:00+00:00"),
         Student("eve", "a zip that writes outside of its folder", _hw1("own", "own"), "zip slip"),

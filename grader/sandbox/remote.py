@@ -7,9 +7,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from grader.results import Outcome, TracebackLine
 from grader.sandbox.peer import Peer
-from grader.sandbox.wire import WireError, from_wire, to_wire
+from grader.sandbox.wire import WireError, from_wire, record_fields, to_wire
+from shared_tasks.models.engine import Completion, Engine, Generation, LogLikelihood, SamplingParams
 from shared_tasks.models.language_model import LanguageModel
 from shared_tasks.models.randomness import Randomness
 
@@ -17,7 +20,9 @@ from shared_tasks.models.randomness import Randomness
 ON_LOAN: list[tuple[Any, list[str], list[str]]] = [
     (LanguageModel, ["next_token_logprobs", "continuation_logprobs"], ["vocab_size", "eos_token_id"]),
     (Randomness, ["categorical", "bernoulli", "gumbel", "uniform"], []),
+    (Engine, ["generate", "loglikelihood"], ["name"]),
 ]
+SHARED_RECORDS = (SamplingParams, Completion, Generation, LogLikelihood)  # cross by value, beside the stubs' own
 
 
 class NoAnswer(Exception):
@@ -61,8 +66,9 @@ def public_names(stub: ModuleType) -> dict[str, Any]:
 
 
 def class_interfaces(stubs: list[ModuleType]) -> dict[str, ClassInterface]:
-    """Return the classes of the stubs by path ("hw1.sampling:Mirostat")."""
-    return {
+    """Return the classes of the stubs by path ("hw1.sampling:Mirostat"), and the records that all assignments share."""
+    records = {f"{kind.__module__}:{kind.__name__}": ClassInterface(kind, [], []) for kind in SHARED_RECORDS}
+    return records | {
         f"{stub.__name__}:{name}": ClassInterface(
             value,
             [method for method, function in inspect.getmembers(value, inspect.isfunction) if method[0] != "_"],
@@ -113,11 +119,12 @@ class RemoteObject:
 def remote_module(stub: ModuleType, call: Caller) -> ModuleType:
     """Return a module with the stub's names, whose functions and classes run in the sandbox.
 
-    Dataclasses are the stub's own: they cross by value.
+    Records are the stub's own: they cross by value.
     """
     module = ModuleType(stub.__name__, stub.__doc__)
     for name, value in public_names(stub).items():
-        remote = value if dataclasses.is_dataclass(value) else RemoteFunction(f"{stub.__name__}:{name}", call)
+        record = inspect.isclass(value) and record_fields(value) is not None
+        remote = value if record else RemoteFunction(f"{stub.__name__}:{name}", call)
         setattr(module, name, remote)
     return module
 
@@ -141,15 +148,15 @@ class JudgeSide:
         return getattr(value, method)  # type: ignore[no-any-return]
 
     def export(self, value: Any) -> dict[str, Any]:
-        """Lend models, sources of randomness and callables; send the stub's dataclasses by value."""
+        """Lend models, sources of randomness, engines and callables; send records by value."""
         if isinstance(value, RemoteObject):
             return {"yours": value._number}
         if isinstance(value, RemoteFunction):
             return {"function": value.path}
         path = f"{type(value).__module__}:{type(value).__qualname__}"
         if path in self._classes:
-            fields = {field.name: to_wire(getattr(value, field.name), self, 1) for field in dataclasses.fields(value)}
-            return {"record": [path, fields]}
+            names = record_fields(type(value)) or ()
+            return {"record": [path, {name: to_wire(getattr(value, name), self, 1) for name in names}]}
         for interface, methods, constants in ON_LOAN:
             if isinstance(value, interface):
                 return self._lend(value, methods, {name: getattr(value, name) for name in constants})
@@ -162,7 +169,7 @@ class JudgeSide:
         return {"object": [id(value), methods, constants]}
 
     def resolve(self, kind: str, body: Any) -> Any:
-        """Return one of our own objects, a stand-in for one of the submission's, or a dataclass of the stub."""
+        """Return one of our own objects, a stand-in for one of the submission's, or a record."""
         if kind == "yours":
             if type(body) is int and body in self._lent:
                 return self._lent[body][0]
@@ -180,10 +187,16 @@ class JudgeSide:
 
     def _record(self, path: str, fields: dict[str, Any]) -> Any:
         interface = self._classes.get(path)
-        names = {f.name for f in dataclasses.fields(interface.kind)} if interface and interface.attributes else set()
-        if interface is None or not dataclasses.is_dataclass(interface.kind) or set(fields) != names:
-            raise WireError(f"a {path.split(':')[-1]} with other fields than the stub's")
-        return interface.kind(**{name: from_wire(node, self, 1) for name, node in fields.items()})
+        names = record_fields(interface.kind) if interface else None
+        if interface is None or names is None or set(fields) != set(names):
+            raise WireError(f"a {path.split(':')[-1]} with other fields than the kit's")
+        values = {name: from_wire(node, self, 1) for name, node in fields.items()}
+        if dataclasses.is_dataclass(interface.kind):
+            return interface.kind(**values)
+        try:
+            return msgspec.convert(values, interface.kind)
+        except msgspec.ValidationError as error:
+            raise WireError(f"a {interface.kind.__name__} whose {error}") from error
 
     def describe(self, error: BaseException) -> list[Any]:
         """Tell the submission type and message of what its call of a lent object raised."""

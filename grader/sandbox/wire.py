@@ -5,6 +5,7 @@ else it is: `tuple`, `set`, `dict`, `tensor`, `record` (a declared dataclass), `
 `yours` (an object that the receiver owns).
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -41,6 +42,13 @@ class Objects(Protocol):
     def resolve(self, kind: str, body: Any) -> Any:
         """Return the value that such a map stands for, or raise WireError."""
         ...
+
+
+def record_fields(kind: type) -> tuple[str, ...] | None:
+    """Return the names of the fields of a dataclass or msgspec Struct, or None for a class that is no record."""
+    if dataclasses.is_dataclass(kind):
+        return tuple(field.name for field in dataclasses.fields(kind))
+    return kind.__struct_fields__ if issubclass(kind, msgspec.Struct) else None
 
 
 def to_wire(value: Any, objects: Objects, depth: int = 0) -> Any:

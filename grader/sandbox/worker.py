@@ -8,7 +8,6 @@ submission does to its worker, only values go back.
 import builtins
 import contextlib
 import ctypes
-import dataclasses
 import importlib
 import json
 import os
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 
 from .peer import Peer
-from .wire import WireError, from_wire, to_wire
+from .wire import WireError, from_wire, record_fields, to_wire
 
 SUBMISSION = "/submission"
 PR_SET_DUMPABLE = 4
@@ -148,15 +147,15 @@ class WorkerSide:
         return getattr(owned, method)  # type: ignore[no-any-return]
 
     def export(self, value: Any) -> dict[str, Any]:
-        """Send declared dataclasses by value, declared classes and callables by reference."""
+        """Send declared records by value, declared classes and callables by reference."""
         if isinstance(value, Borrowed):
             return {"yours": value._number}
         kind = type(value)
         path = f"{kind.__module__}:{kind.__qualname__}"
         if path in self.classes:
-            if dataclasses.is_dataclass(value):
-                fields = {f.name: to_wire(getattr(value, f.name), self, 1) for f in dataclasses.fields(value)}
-                return {"record": [path, fields]}
+            names = record_fields(kind)
+            if names is not None:
+                return {"record": [path, {name: to_wire(getattr(value, name), self, 1) for name in names}]}
         elif callable(value):
             path = ""
         else:
@@ -165,7 +164,7 @@ class WorkerSide:
         return {"object": [id(value), path]}
 
     def resolve(self, kind: str, body: Any) -> Any:
-        """Return a stand-in for an object of the judge, one of our own objects, or a dataclass."""
+        """Return a stand-in for an object of the judge, one of our own objects, or a record."""
         if kind == "object":
             number, methods, constants = body
             return borrow(self, number, methods, constants)
@@ -175,7 +174,8 @@ class WorkerSide:
             return submitted(body)
         if kind == "record":
             path, fields = body
-            return submitted(path)(**{name: from_wire(node, self, 1) for name, node in fields.items()})
+            kind_of_record = shared(path) if path.startswith("shared_tasks.") else submitted(path)
+            return kind_of_record(**{name: from_wire(node, self, 1) for name, node in fields.items()})
         raise WireError("a malformed value")
 
     def describe(self, error: BaseException) -> list[Any]:
@@ -221,6 +221,12 @@ def submitted(path: str) -> Any:
     if not hasattr(module, name):
         raise SubmissionLacks(f"{file} defines no {name}")
     return getattr(module, name)
+
+
+def shared(path: str) -> Any:
+    """Return the class at "module:name" of the kit."""
+    module_name, name = path.split(":")
+    return getattr(importlib.import_module(module_name), name)
 
 
 class Borrowed:

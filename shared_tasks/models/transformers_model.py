@@ -2,11 +2,21 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+
+def load_pretrained(name_or_path: str, device: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    """Load tokenizer and model of transformers, ready to run; dtype None is the checkpoint's own.
+
+    Raises OSError, with transformers' explanation, when there is no such model.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    return tokenizer, AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype or "auto").to(device).eval()
 
 
 class TransformersModel:
@@ -33,8 +43,7 @@ class TransformersModel:
         has no end token.
         """
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        self.model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype).to(self.device).eval()
+        self.tokenizer, self.model = load_pretrained(name_or_path, self.device, dtype)
         self.batch_size = batch_size
         self.vocab_size: int = self.model.config.vocab_size
         if self.tokenizer.eos_token_id is None:
@@ -48,6 +57,17 @@ class TransformersModel:
         """Return the token ids of a text, without any special token."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
+
+    def encode_chat(self, message: str) -> list[int]:
+        """Return the token ids of a user's message in the model's chat template, up to where the assistant speaks.
+
+        The start token is left out, as everywhere. Without a template the message stands as a question in plain text.
+        """
+        if self.tokenizer.chat_template is None:
+            return self.encode(f"Question: {message}\nAnswer:")
+        chat = [{"role": "user", "content": message}]
+        text: str = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return self.encode(text.removeprefix(self.tokenizer.bos_token or ""))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""

@@ -2,7 +2,7 @@
 
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 
 from grader.assignment import Assignment, load_assignment
 from grader.results import Outcome
-from grader.sandbox.remote import NoAnswer, RemoteFunction, SubmissionError
+from grader.sandbox.remote import NoAnswer, RemoteFunction, SubmissionError, class_interfaces
 from grader.sandbox.sandbox import Sandbox
+from shared_tasks.models.engine import Completion, Generation, LogLikelihood, Prompt, SamplingParams, Usage
 from shared_tasks.models.language_model import CountingModel
 from shared_tasks.models.randomness import enumerate_outcomes
 from shared_tasks.models.toy import TableModel
@@ -30,7 +31,8 @@ def assignment() -> Assignment:
 @pytest.fixture(scope="module")
 def worker(assignment: Assignment) -> Iterator[Sandbox]:
     limits = msgspec.structs.replace(assignment.limits, test_cpu_seconds=4.0, memory_bytes=512 * MEBIBYTE)
-    sandbox = Sandbox(HOSTILE, assignment.packages, assignment.kit, limits, {})
+    kit = [*assignment.kit, "shared_tasks/models/engine.py"]
+    sandbox = Sandbox(HOSTILE, assignment.packages, kit, limits, class_interfaces([]))
     yield sandbox
     sandbox.close()
 
@@ -56,6 +58,31 @@ def works_afterwards(sandbox: Sandbox) -> bool:
     sandbox.start_group()
     sandbox.begin_test(5.0)
     return bool(call(sandbox, "double", 21) == 42)
+
+
+class EchoEngine:
+    """An engine that repeats the prompt, and keeps what it was asked."""
+
+    name = "echo"
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.asked: list[tuple[Sequence[Prompt], object]] = []
+
+    def fingerprint(self) -> str:
+        return "echo"
+
+    def generate(self, prompts: Sequence[Prompt], params: SamplingParams, on_done: object = None) -> list[Generation]:
+        self.asked.append((prompts, params))
+        return [
+            Generation(2, [Completion(f"{prompt} {i}", [1, 2], [-0.5, -0.25], "stop") for i in range(params.n)], 0.1)
+            for prompt in prompts
+        ]
+
+    def loglikelihood(
+        self, contexts: Sequence[Prompt], continuations: Sequence[str], on_done: object = None
+    ) -> list[LogLikelihood]:
+        raise NotImplementedError
 
 
 class TestWhatItSees:
@@ -308,6 +335,17 @@ class TestWhatIsLent:
             lambda rng: int(call(sandbox, "apply", rng.categorical, torch.tensor([0.25, 0.75])))
         )
         assert distribution == {0: 0.25, 1: 0.75}
+
+    def test_engine(self, sandbox: Sandbox) -> None:
+        """A lent engine gets the submission's parameters as they were made, and its completions arrive whole."""
+        engine = EchoEngine()
+        completion = call(sandbox, "ask_the_engine", engine, "Say hello")
+        assert engine.asked == [(["Say hello"], SamplingParams(n=2, max_tokens=3, seed=1, stop=("!",)))]
+        assert completion == Completion("Say hello 1", [1, 2], [-0.5, -0.25], "stop")
+
+    def test_record_of_wrong_types(self, sandbox: Sandbox) -> None:
+        """A record whose fields are not of their types does not cross."""
+        assert outcome_of(sandbox, "record_of_wrong_types") is Outcome.PROTOCOL
 
     def test_death_while_the_judge_is_asked(self, sandbox: Sandbox) -> None:
         """A submission that dies inside a nested call ends the test, not the judge."""

@@ -388,3 +388,16 @@ def say(text):
     print(text)
     print(text, file=sys.stderr)
     return len(text)
+
+
+def ask_the_engine(engine, prompt):
+    from shared_tasks.models.engine import SamplingParams
+
+    (generation,) = engine.generate([prompt], SamplingParams(n=2, max_tokens=3, seed=1, stop=("!",)))
+    return generation.completions[1]
+
+
+def record_of_wrong_types():
+    from shared_tasks.models.engine import Completion
+
+    return Completion(text=["not a text"], token_ids="no", logprobs=[None], finish_reason="because")

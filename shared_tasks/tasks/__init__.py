@@ -1,0 +1,1 @@
+"""Mathematical reasoning, multiple choice, open-ended generation: data sets, prompts, and how outputs are scored."""
