@@ -33,7 +33,7 @@ class Student(NamedTuple):
 
 
 def _hw1(others: str, **modules: str) -> dict[str, str]:
-    names = ("scoring", "sampling", "beam_search", "best_first", "analysis")
+    names = ("scoring", "sampling", "beam_search", "best_first", "controlled", "analysis")
     return dict.fromkeys(names, others) | modules
 
 
