@@ -1,9 +1,10 @@
-"""A second correct solution of `analysis`: plain Python, token by token, in float32 where the model gives that."""
+"""A second correct solution of hw1.analysis, structured differently: one text at a time, in plain Python."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from shared_tasks.models.language_model import LanguageModel
 from shared_tasks.models.randomness import Randomness
@@ -11,7 +12,7 @@ from shared_tasks.models.randomness import Randomness
 
 @dataclass
 class ErrorRates:
-    """Shares of inputs."""
+    """Shares of prompts."""
 
     search: float
     model: float
@@ -19,17 +20,11 @@ class ErrorRates:
 
 @dataclass
 class TemperaturePoint:
-    """One temperature."""
+    """Measured at one temperature."""
 
     temperature: float
     diversity: float
     quality: float
-
-
-def _score(model: LanguageModel, prompt: Sequence[int], tokens: Sequence[int]) -> float:
-    contexts = [[*prompt, *tokens[:t]] for t in range(len(tokens))]
-    rows = model.next_token_logprobs(contexts) if contexts else []
-    return sum(float(row[token]) for row, token in zip(rows, tokens, strict=True))
 
 
 def error_rates(
@@ -39,25 +34,25 @@ def error_rates(
     gold: Sequence[Sequence[int]],
     best: Sequence[Sequence[int]],
 ) -> ErrorRates:
-    """Go through the prompts one by one."""
-    if len({len(prompts), len(decoded), len(gold), len(best)}) > 1 or len(prompts) == 0:
-        raise ValueError("expected as many of each")
-    search = wrong_model = 0
-    for i, prompt in enumerate(prompts):
-        top = _score(model, prompt, best[i])
-        search += top - 1e-6 > _score(model, prompt, decoded[i])
-        wrong_model += top - 1e-6 > _score(model, prompt, gold[i])
-    return ErrorRates(search / len(prompts), wrong_model / len(prompts))
+    """Count prompt by prompt."""
+    if len(prompts) == 0 or {len(decoded), len(gold), len(best)} != {len(prompts)}:
+        raise ValueError("as many decoded, gold and best continuations as prompts, please")
+    search = wrong = 0
+    for x, found, wanted, most in zip(prompts, decoded, gold, best, strict=True):
+        limit = _score(model, x, most) - 1e-6
+        search += _score(model, x, found) < limit
+        wrong += _score(model, x, wanted) < limit
+    return ErrorRates(search / len(prompts), wrong / len(prompts))
 
 
 def distinct_n(samples: Sequence[Sequence[int]], n: int) -> float:
-    """Count with a Counter and shifted copies."""
+    """Count with a dictionary."""
     if n <= 0:
-        raise ValueError("n is at least 1")
-    counts = Counter(
-        ngram for sample in samples for ngram in zip(*(sample[shift:] for shift in range(n)), strict=False)
-    )
-    return len(counts) / counts.total() if counts else 0.0
+        raise ValueError(f"no {n}-grams")
+    counts: Counter[tuple[int, ...]] = Counter()
+    for sample in samples:
+        counts.update(zip(*(sample[i:] for i in range(n)), strict=False))
+    return float(Fraction(len(counts), counts.total())) if counts else 0.0
 
 
 def temperature_curve(
@@ -69,34 +64,36 @@ def temperature_curve(
     max_tokens: int,
     rng: Randomness,
 ) -> list[TemperaturePoint]:
-    """Add the log-probabilities up while drawing."""
-    if min(temperatures, default=1.0) <= 0 or min(num_samples, max_tokens) < 1:
-        raise ValueError("out of range")
-    points = []
-    for temperature in temperatures:
-        samples = [()] * num_samples
-        scores = [0.0] * num_samples
-        for _ in range(max_tokens):
-            open_ones = [i for i in range(num_samples) if samples[i][-1:] != (model.eos_token_id,)]
-            if not open_ones:
-                break
-            rows = model.next_token_logprobs([[*prompt, *samples[i]] for i in open_ones])
-            weights = (rows - rows.max(-1, keepdim=True).values).div(temperature).exp()
-            tokens = rng.categorical(weights / weights.sum(-1, keepdim=True))
-            for i, row, token in zip(open_ones, rows, tokens.tolist(), strict=True):
-                samples[i] = (*samples[i], token)
-                scores[i] += float(row[token])
-        points.append(TemperaturePoint(temperature, len(set(samples)) / num_samples, sum(scores) / num_samples))
-    return points
+    """Sum the score while drawing."""
+    if num_samples <= 0 or max_tokens <= 0 or any(t <= 0 for t in temperatures):
+        raise ValueError("everything must be positive")
+    curve = []
+    for t in temperatures:
+        rows, scores = [tuple(prompt)] * num_samples, [0.0] * num_samples
+        running = list(range(num_samples))
+        while running and len(rows[running[0]]) < len(prompt) + max_tokens:
+            logprobs = model.next_token_logprobs([rows[i] for i in running])
+            tokens = rng.categorical((logprobs / t).softmax(-1)).tolist()
+            for i, row, token in zip(running, logprobs.tolist(), tokens, strict=True):
+                rows[i] += (token,)
+                scores[i] += row[token]
+            running = [i for i, token in zip(running, tokens, strict=True) if token != model.eos_token_id]
+        curve.append(TemperaturePoint(t, len(set(rows)) / num_samples, math.fsum(scores) / num_samples))
+    return curve
 
 
 def group_perplexities(model: LanguageModel, groups: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, float]:
-    """Score sequence by sequence."""
-    result = {}
-    for name in groups:
-        length = sum(len(sequence) for sequence in groups[name])
-        if not length:
-            raise ValueError(f"no token in {name}")
-        mean = sum(_score(model, (), sequence) for sequence in groups[name]) / length
-        result[name] = math.exp(-mean)
-    return result
+    """Add up sequence by sequence."""
+    sizes = {name: sum(len(sequence) for sequence in group) for name, group in groups.items()}
+    if 0 in sizes.values():
+        raise ValueError("an empty group")
+    means = {name: sum(_score(model, [], y) for y in group) / sizes[name] for name, group in groups.items()}
+    return {name: math.exp(-mean) if mean > -math.inf else math.inf for name, mean in means.items()}
+
+
+def _score(model: LanguageModel, x: Sequence[int], y: Sequence[int]) -> float:
+    context, total = list(x), 0.0
+    for token in y:
+        total += float(model.next_token_logprobs([context])[0][token])
+        context.append(token)
+    return total

@@ -45,11 +45,12 @@ class TestErrorRates:
 
         Score P(y | x): the prompt itself is not scored, and the mean is over prompts.
         """
+        model = TableModel({(): [0.3, 0.45, 0.25], (1,): [0.5, 0.2, 0.3], (2,): [0.1, 0.9, 0.0]}, eos_token_id=0)
         prompts = [[1], [], [2], [1], []]
-        best = [[0], [0], [0], [0], [0]]
-        decoded = [[2, 0], [0], [1], [0], [1, 0]]  # after [1]: [0] .5, [2, 0] .18; after [2]: [0] .9, [1] .1
-        gold = [[0], [0], [0], [1, 0], [0]]
-        actual = analysis.error_rates(MODEL, prompts, decoded, gold, best)
+        best = [[0], [0], [1, 0], [0], [0]]  # after [2]: [1, 0] .9, although [0] is more probable without the prompt
+        decoded = [[2, 0], [0], [0], [0], [1, 0]]
+        gold = [[0], [0], [1, 0], [1, 0], [0]]
+        actual = analysis.error_rates(model, prompts, decoded, gold, best)
         assert_close(actual.search, 3 / 5, TOLERANCE, "the share of search errors")
         assert_close(actual.model, 1 / 5, TOLERANCE, "the share of model errors")
 
@@ -118,6 +119,12 @@ def sequences_at(model: NgramModel, prompt: list[int], temperature: float, max_t
     return done | frontier
 
 
+def snap(value: float, values: set[float]) -> float:
+    """Return the one of the values that is the same up to rounding in float32, or else the value itself."""
+    nearest = min(values, key=lambda other: abs(other - value))
+    return nearest if abs(nearest - value) < 1e-4 else value
+
+
 class TestTemperatureCurve:
     """Diversity against quality."""
 
@@ -128,20 +135,23 @@ class TestTemperatureCurve:
         """
         model = NgramModel(vocab_size=3, order=2, seed=61)
 
-        def run(rng: Randomness) -> tuple[float, ...]:
-            points = analysis.temperature_curve(model, [2], [0.5, 2.0], num_samples=2, max_tokens=1, rng=rng)
-            return tuple(round(v, 3) + 0.0 for p in points for v in (p.temperature, p.diversity, p.quality))
-
         def point(temperature: float) -> dict:
             found = {}
             for (a, (p, s)), (b, (q, t)) in itertools.product(
                 sequences_at(model, [2], temperature, 1).items(), repeat=2
             ):
-                key = (temperature, len({a, b}) / 2, round((s + t) / 2, 3) + 0.0)
+                key = (temperature, len({a, b}) / 2, round((s + t) / 2, 6))
                 found[key] = found.get(key, 0) + p * q
             return found
 
-        expected = {(*a, *b): p * q for a, p in point(0.5).items() for b, q in point(2.0).items()}
+        first, second = point(2.0), point(0.5)
+        qualities = {quality for _, _, quality in first | second}
+
+        def run(rng: Randomness) -> tuple[float, ...]:
+            points = analysis.temperature_curve(model, [2], [2.0, 0.5], num_samples=2, max_tokens=1, rng=rng)
+            return tuple(v for p in points for v in (p.temperature, p.diversity, snap(p.quality, qualities)))
+
+        expected = {(*a, *b): p * q for a, p in first.items() for b, q in second.items()}
         assert_same_distribution(enumerate_outcomes(run), expected, 1e-5)
 
     def test_longer_samples(self):
@@ -152,14 +162,16 @@ class TestTemperatureCurve:
         model = NgramModel(vocab_size=3, order=2, seed=62, eos_token_id=2)
         sequences = sequences_at(model, [], 1.6, 2)
 
-        def run(rng: Randomness) -> tuple[float, float]:
-            (p,) = analysis.temperature_curve(model, [], [1.6], num_samples=2, max_tokens=2, rng=rng)
-            return p.diversity, round(p.quality, 3)
-
         expected = {}
         for (a, (p, s)), (b, (q, t)) in itertools.product(sequences.items(), repeat=2):
-            key = (len({a, b}) / 2, round((s + t) / 2, 3))
+            key = (len({a, b}) / 2, round((s + t) / 2, 6))
             expected[key] = expected.get(key, 0) + p * q
+        qualities = {quality for _, quality in expected}
+
+        def run(rng: Randomness) -> tuple[float, float]:
+            (p,) = analysis.temperature_curve(model, [], [1.6], num_samples=2, max_tokens=2, rng=rng)
+            return p.diversity, snap(p.quality, qualities)
+
         assert_same_distribution(enumerate_outcomes(run), expected, 1e-5)
 
     def test_limits(self):
