@@ -135,9 +135,7 @@ class TestGridBeamSearch:
 
     def test_banks(self) -> None:
         """A single beam for each progress keeps a hypothesis with the phrase, however improbable it is."""
-        model = TableModel(
-            {(): [0.01, 0.9, 0.06, 0.03], (1,): [0.5, 0.45, 0.03, 0.02], (2,): [0.2, 0.1, 0.1, 0.6]}, 0
-        )
+        model = TableModel({(): [0.01, 0.9, 0.06, 0.03], (1,): [0.5, 0.45, 0.03, 0.02], (2,): [0.2, 0.1, 0.1, 0.6]}, 0)
         actual = controlled.grid_beam_search(model, [], [[2, 3]], num_beams=1, max_tokens=3)
         assert_equal(actual, [2, 3, 0], "the result with one beam")
 

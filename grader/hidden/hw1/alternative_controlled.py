@@ -142,7 +142,7 @@ def grid_beam_search(
                     best = max(best, (float(score + row[token]), longer), key=lambda pair: pair[0])
         beam = {}
         for bank in banks.values():
-            for y in sorted(bank, key=lambda key: float(bank[key]), reverse=True)[:num_beams]:  # noqa: B023
+            for y in sorted(bank, key=lambda key: float(bank[key]), reverse=True)[:num_beams]:
                 beam[y] = bank[y]
         if not beam:
             break

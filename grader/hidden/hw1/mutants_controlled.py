@@ -276,9 +276,7 @@ def grid_beam_search__phrases_may_not_overlap(model: LanguageModel, prompt: Any,
 
 def grid_beam_search__prompt_searched(model: LanguageModel, prompt: Any, phrases: Any, **settings: Any) -> Any:
     """Looks for phrases in the prompt, too."""
-    return _grid(
-        model, prompt, phrases, **settings, valid=lambda y: all(_contains([*prompt, *y], p) for p in phrases)
-    )
+    return _grid(model, prompt, phrases, **settings, valid=lambda y: all(_contains([*prompt, *y], p) for p in phrases))
 
 
 def grid_beam_search__prompt_ignored(model: LanguageModel, prompt: Any, phrases: Any, **settings: Any) -> Any:
