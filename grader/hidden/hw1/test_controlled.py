@@ -99,10 +99,10 @@ class TestGenerateWithProcessors:
             return logits
 
         def sharpen(continuations: list[list[int]], logits: Tensor) -> Tensor:
-            return logits * torch.tensor([[1.0 + len(y)] for y in continuations])
+            return logits * torch.tensor([[2.0 + len(y)] for y in continuations])
 
         def cut(continuations: list[list[int]], logits: Tensor) -> Tensor:
-            return logits.masked_fill(logits < logits.amax(-1, keepdim=True) - 0.9, -torch.inf)
+            return logits.masked_fill(logits < logits.amax(-1, keepdim=True) - 1.0, -torch.inf)
 
         for processors in ([no_repeat], [sharpen, cut], [cut, sharpen], [no_repeat, sharpen]):
             first, second = (processed_sequences(model, prompt, 2, processors) for prompt in ([2], [1, 2]))
@@ -305,6 +305,7 @@ class TestGridBeamSearch:
         for seed, prompt, phrases in (
             (1, [], [[1, 2]]), (2, [3], [[2, 2], [1]]), (3, [1, 2], [[1, 2], [2, 3]]), (4, [], [[3, 1, 3]]),
             (5, [2], []), (6, [], [[2], [2]]), (7, [1], [[1, 1, 2]]), (9, [], [[2, 1], [1, 2]]),
+            (12, [], [[1, 2], [2, 3]]), (16, [], [[1, 2], [2, 1]]),
         ):  # fmt: skip
             model = PositionModel(vocab_size=4, max_length=8, seed=seed)
             sequences = enumerate_sequences(model, 5, prompt)
