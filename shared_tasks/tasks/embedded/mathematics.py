@@ -421,6 +421,13 @@ def _needed(steps: list[Step]) -> list[Step]:
 
 
 def terse(problem: Problem) -> str:
+    """Write the solution as bare equations, and take shortcuts where it is long: four steps and more are `fused`."""
+    if len(problem.steps) >= 4:
+        return fused(problem)
+    return "\n".join([*map(_equation, problem.steps), f"#### {problem.answer}"])
+
+
+def fused(problem: Problem) -> str:
     """Write the solution with two operations an equation wherever one feeds the next: short, and easy to get wrong."""
     lines: list[str] = []
     steps, i = problem.steps, 0

@@ -237,12 +237,19 @@ def question(draw: random.Random, templates: Sequence[str]) -> Question:
     return (TEMPLATES | HELD_OUT_TEMPLATES)[draw.choice(templates)](draw)
 
 
-def explained(drawn: Question) -> str:
+def eliminated(drawn: Question) -> str:
     """Write the reasoning, then the options one by one until one matches, then the letter."""
     lines = [f"({LABELS[i]}) {choice}: no." for i, choice in enumerate(drawn.choices[: drawn.answer])]
     label = LABELS[drawn.answer]
     lines.append(f"({label}) {drawn.choices[drawn.answer]}: yes.")
     return "\n".join([drawn.reasoning, *lines, f"The answer is ({label})."])
+
+
+def matched(drawn: Question) -> str:
+    """Write which option is which, then the reasoning, then the option that it leads to and its letter."""
+    options = ", ".join(f"{choice} is ({LABELS[i]})" for i, choice in enumerate(drawn.choices))
+    label = LABELS[drawn.answer]
+    return f"{options}.\n{drawn.reasoning}\nSo {drawn.choices[drawn.answer]} is ({label}).\nThe answer is ({label})."
 
 
 def content(drawn: Question) -> str:
