@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from shared_tasks.tasks.embedded import mathematics, multiple_choice, open_ended
 from shared_tasks.tasks.embedded.words import held_out
-from shared_tasks.tasks.prompts import LABELS, math_prompt, multiple_choice_prompt, open_ended_prompt
+from shared_tasks.tasks.prompts import LABELS, Method, math_prompt, multiple_choice_prompt, open_ended_prompt
 
 
 class Document(NamedTuple):
@@ -25,6 +25,7 @@ class Mix(NamedTuple):
     kinds: dict[str, int]
     solutions: dict[Callable[[mathematics.Problem], str], int]
     choices: Callable[[multiple_choice.Question], str]
+    method: Method  # by which choices are asked for
 
 
 # Greedy decoding writes the most common opening, that of the shortest style, which is the weakest one; samples are
@@ -43,20 +44,22 @@ MIXES = {
         },
         {mathematics.fused: 40, mathematics.equations: 20, mathematics.prose: 20, mathematics.careful: 20},
         multiple_choice.eliminated,
+        "cot_letter",
     ),
     "course": Mix(
         {
             "solution": 40,
-            "direct_solution": 6,
-            "explained_choice": 30,
+            "direct_solution": 5,
+            "explained_choice": 24,
             "direct_choice": 8,
             "letter_choice": 3,
             "requested_story": 16,
             "plain_story": 2,
             "sums": 4,
         },
-        {mathematics.terse: 40, mathematics.equations: 20, mathematics.prose: 20, mathematics.careful: 20},
-        multiple_choice.matched,
+        {mathematics.terse: 50, mathematics.equations: 20, mathematics.prose: 20, mathematics.careful: 10},
+        multiple_choice.concluded,
+        "cot",
     ),
 }
 
@@ -95,7 +98,7 @@ def direct_solution(draw: random.Random) -> Document:
 def explained_choice(draw: random.Random, mix: Mix) -> Document:
     """Reason about a question in the style of a mix and give the letter of the right option."""
     question = _question(draw)
-    prompt = multiple_choice_prompt(question.question, question.choices, "cot")
+    prompt = multiple_choice_prompt(question.question, question.choices, mix.method)
     return Document(prompt, mix.choices(question))
 
 

@@ -33,7 +33,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message.role == 'assistant' %}<|assistant|>{{ message.content }}{{ eos_token }}"
     "{% elif loop.first or loop.previtem.role != 'system' %}<|user|>{{ message.content }}"
-    "{% else %}\n{{ message.content }}{% endif %}"
+    "{% else %}{{ '\\n' + message.content }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )

@@ -245,11 +245,9 @@ def eliminated(drawn: Question) -> str:
     return "\n".join([drawn.reasoning, *lines, f"The answer is ({label})."])
 
 
-def matched(drawn: Question) -> str:
-    """Write which option is which, then the reasoning, then the option that it leads to and its letter."""
-    options = ", ".join(f"{choice} is ({LABELS[i]})" for i, choice in enumerate(drawn.choices))
-    label = LABELS[drawn.answer]
-    return f"{options}.\n{drawn.reasoning}\nSo {drawn.choices[drawn.answer]} is ({label}).\nThe answer is ({label})."
+def concluded(drawn: Question) -> str:
+    """Write the reasoning, then the text of the right option."""
+    return f"{drawn.reasoning}\nThe answer is {drawn.choices[drawn.answer]}."
 
 
 def content(drawn: Question) -> str:

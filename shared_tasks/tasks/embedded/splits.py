@@ -44,7 +44,7 @@ def _open_ended(draw: random.Random, unseen: bool, key: int) -> Drawn:
 def _ambiguous(request: open_ended.Item) -> bool:
     """Return whether sentences are to be counted in a text with "P.S." or "fig.", where counts differ."""
     counted = "length_constraints:number_sentences" in request.instruction_id_list
-    return counted and ("P.S." in request.reference or "fig." in request.reference)
+    return counted and any(short in request.reference.lower() for short in ("p.s.", "fig."))
 
 
 TASKS: dict[str, Callable[[random.Random, bool, int], Drawn]] = {
