@@ -31,7 +31,7 @@ from shared_tasks.models.course.text import MIXES
 from shared_tasks.models.course.training import ASSISTANT, END, USER
 from shared_tasks.models.registry import WEIGHTS
 from shared_tasks.models.transformers_model import TransformersModel
-from shared_tasks.tasks.embedded.mathematics import TEMPLATES
+from shared_tasks.tasks.embedded import mathematics, multiple_choice
 from shared_tasks.tasks.embedded.splits import DATA
 from shared_tasks.tasks.prompts import LABELS, Method, math_prompt, multiple_choice_prompt
 
@@ -41,9 +41,10 @@ from matplotlib import pyplot as plt
 MODELS = ("course-small", "course-base")
 SAMPLES, TEMPERATURE = 16, 0.7
 TEMPERATURES, SWEEP_SAMPLES = (0.3, 0.7, 1.0, 1.5), 8  # on half of the items
-BEAMS = (1, 2, 4, 8, 16)
+BEAMS = (1, 2, 4, 8)
 KS = (1, 2, 4, 8, 16)
 BINS = 10
+TEMPLATES = mathematics.TEMPLATES.keys() | multiple_choice.TEMPLATES.keys()
 MAX_TOKENS = 320
 Item = dict[str, Any]
 
@@ -78,6 +79,13 @@ class Measurement:
         value = fmean(scores)
         self.rows.append(Row(task, figure, model, value, standard_error(scores, clusters)))
         return value
+
+    def add_by_template(self, task: str, figure: str, model: str, scores: Sequence[float]) -> None:
+        """Add the mean of the items of templates that the models were trained on, and of those that they were not."""
+        trained = [item["template"] in TEMPLATES for item in self.items[task]]
+        for name, kind in (("trained", True), ("held-out", False)):
+            part = [score for score, seen in zip(scores, trained, strict=True) if seen == kind]
+            self.add(task, f"{figure}, {name} templates", model, part)
 
     def generate(self, model: str, prompts: Sequence[str], what: str, **params: Any) -> list[Generation]:
         """Return what a model says to every prompt."""
@@ -208,9 +216,7 @@ def measure_mathematics(measured: Measurement, out: Path) -> None:
         texts = _first_texts(generations)
         scores = _numbers_right(items, texts)
         greedy[model] = measured.add("math", "greedy", model, scores)
-        for name, seen in (("trained", True), ("held-out", False)):
-            part = [s for s, item in zip(scores, items, strict=True) if (item["template"] in TEMPLATES) == seen]
-            measured.add("math", f"greedy, {name} templates", model, part)
+        measured.add_by_template("math", "greedy", model, scores)
         measured.add("math", "greedy: share of terse solutions", model, [float(style(t) == "terse") for t in texts])
         direct = [math_prompt(item["question"], "direct") for item in items]
         answers = _first_texts(measured.generate(model, direct, "math, direct", temperature=0.0))
@@ -218,7 +224,9 @@ def measure_mathematics(measured: Measurement, out: Path) -> None:
         generations = measured.generate(model, prompts, f"math, {SAMPLES} samples", temperature=TEMPERATURE, n=SAMPLES)
         sampled[model] = _sampled(items, generations)
         measured.add("math", f"one sample, T {TEMPERATURE}", model, sampled[model].at(1, "oracle"))
-        for how in ("majority", "sum log-probability", "mean log-probability", "verifier", "oracle"):
+        for k in KS[1:]:
+            measured.add("math", f"majority of {k}, T {TEMPERATURE}", model, sampled[model].at(k, "majority"))
+        for how in ("sum log-probability", "mean log-probability", "verifier", "oracle"):
             measured.add("math", f"{how} of {SAMPLES}, T {TEMPERATURE}", model, sampled[model].at(SAMPLES, how))
         for name in [kind.__name__ for kind in MIXES["course"].solutions]:
             rows = [
@@ -232,9 +240,6 @@ def measure_mathematics(measured: Measurement, out: Path) -> None:
         prompt_tokens = fmean(g.prompt_tokens for g in generations)
         tokens = fmean(len(c.token_ids) for g in generations for c in g.completions)
         costs[model] = [2 * measured.parameters[model] * (prompt_tokens + k * tokens) for k in KS]
-    for model in MODELS:
-        for k in KS:
-            measured.add("math", f"majority of {k}", model, sampled[model].at(k, "majority"))
     _plot_samples(sampled["course-base"], greedy["course-base"], out / "samples.svg")
     _plot_scaling(sampled, costs, greedy, out / "scaling.svg")
     _measure_temperatures(measured, out / "temperature.svg")
@@ -357,6 +362,7 @@ def measure_multiple_choice(measured: Measurement, out: Path) -> None:
         picks = [extract_choice(text, item["choices"]) for text, item in zip(texts, items, strict=True)]
         right = [float(pick == item["answer"]) for pick, item in zip(picks, items, strict=True)]
         measured.add("multiple_choice", "greedy, with reasoning", model, right)
+        measured.add_by_template("multiple_choice", "greedy, with reasoning", model, right)
         for subject in sorted({item["subject"] for item in items}):
             part = [r for r, item in zip(right, items, strict=True) if item["subject"] == subject]
             measured.add("multiple_choice", f"greedy, with reasoning: {subject}", model, part)

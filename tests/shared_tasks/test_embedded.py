@@ -118,14 +118,14 @@ def test_every_step_is_needed(template: str) -> None:
 
 @pytest.mark.parametrize("template", [*multiple_choice.TEMPLATES, *multiple_choice.HELD_OUT_TEMPLATES])
 def test_choices_are_different_and_the_reasoning_leads_to_one(template: str) -> None:
-    """There are three to five different options, and both styles end in the letter of the right one."""
+    """There are three to five different options, and the styles end in the text or letter of the right one."""
     draw = random.Random(template)
     for _ in range(100):
         question = multiple_choice.question(draw, [template])
         assert 3 <= len(question.choices) <= 5
         assert len(set(question.choices)) == len(question.choices)
         letter, right = "ABCDE"[question.answer], question.choices[question.answer]
-        assert multiple_choice.matched(question).endswith(f"\nSo {right} is ({letter}).\nThe answer is ({letter}).")
+        assert multiple_choice.concluded(question).endswith(f"\nThe answer is {right}.")
         assert multiple_choice.eliminated(question).endswith(f"\n({letter}) {right}: yes.\nThe answer is ({letter}).")
 
 
@@ -242,7 +242,7 @@ def test_no_training_document_asks_a_held_out_item(mix: str) -> None:
         for name in SIZES
         if name != "train"
         for row in rows("multiple_choice", name)
-        for method in ("cot", "direct", "letter")
+        for method in ("cot", "cot_letter", "direct", "letter")
     }
     stream = documents("test", mix)
     for _ in range(5_000):

@@ -249,7 +249,9 @@ def batches(
     for chunk in range(first // CHUNK_STEPS, math.ceil(recipe.steps / CHUNK_STEPS)):
         tokens, labels = packed_rows(tokenizer, recipe, chunk)
         steps = range(chunk * CHUNK_STEPS, min((chunk + 1) * CHUNK_STEPS, recipe.steps))
-        for step, ids, learnt in zip(steps, tokens.split(recipe.batch), labels.split(recipe.batch), strict=False):
+        for step, ids, learnt in zip(
+            steps, torch.split(tokens, recipe.batch), torch.split(labels, recipe.batch), strict=False
+        ):
             if step >= first:
                 yield ids, learnt
 
@@ -302,7 +304,7 @@ def train(recipe: Recipe, out: Path) -> float:
                 os.replace(unfinished, checkpoint)
     model.to("cpu", torch.bfloat16).eval()
     model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    tokenizer.save_pretrained(out, save_jinja_files=False)  # the chat template stands in tokenizer_config.json
     perplexity = held_out_perplexity(model.to(torch.float32), tokenizer)
     record = {
         "recipe": asdict(recipe),
