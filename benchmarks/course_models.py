@@ -17,21 +17,21 @@ import matplotlib
 import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from shared_tasks.metrics.calibration import expected_calibration_error
 from shared_tasks.metrics.choices import choice_probabilities, extract_choice, pick_by_loglikelihood
-from shared_tasks.metrics.constraints import check_strict
+from shared_tasks.metrics.constraints import follows_instructions
 from shared_tasks.metrics.diversity import distinct_n
 from shared_tasks.metrics.numbers import extract_number, numbers_equal
 from shared_tasks.metrics.samples import best_of_k, majority_at_k, majority_vote, pass_at_k
 from shared_tasks.metrics.statistics import standard_error
-from shared_tasks.models.course.text import STYLES
-from shared_tasks.models.course.training import ASSISTANT, END, USER
 from shared_tasks.models.engine import Generation, Message, SamplingParams
-from shared_tasks.models.registry import WEIGHTS
 from shared_tasks.models.transformers_engine import TransformersEngine
+
+from shared_tasks.models.course.text import MIXES
+from shared_tasks.models.course.training import ASSISTANT, END, USER
+from shared_tasks.models.registry import WEIGHTS
 from shared_tasks.models.transformers_model import TransformersModel
-from shared_tasks.tasks.embedded.mathematics import TEMPLATES
+from shared_tasks.tasks.embedded import mathematics, multiple_choice
 from shared_tasks.tasks.embedded.splits import DATA
 from shared_tasks.tasks.prompts import LABELS, Method, math_prompt, multiple_choice_prompt
 
@@ -40,10 +40,11 @@ from matplotlib import pyplot as plt
 
 MODELS = ("course-small", "course-base")
 SAMPLES, TEMPERATURE = 16, 0.7
-TEMPERATURES, SWEEP_SAMPLES = (0.3, 0.7, 1.0, 1.5), 8
-BEAMS = (1, 2, 4, 8, 16)
+TEMPERATURES, SWEEP_SAMPLES = (0.3, 0.7, 1.0, 1.5), 8  # on half of the items
+BEAMS = (1, 2, 4, 8)
 KS = (1, 2, 4, 8, 16)
 BINS = 10
+TEMPLATES = mathematics.TEMPLATES.keys() | multiple_choice.TEMPLATES.keys()
 MAX_TOKENS = 320
 Item = dict[str, Any]
 
@@ -79,6 +80,13 @@ class Measurement:
         self.rows.append(Row(task, figure, model, value, standard_error(scores, clusters)))
         return value
 
+    def add_by_template(self, task: str, figure: str, model: str, scores: Sequence[float]) -> None:
+        """Add the mean of the items of templates that the models were trained on, and of those that they were not."""
+        trained = [item["template"] in TEMPLATES for item in self.items[task]]
+        for name, kind in (("trained", True), ("held-out", False)):
+            part = [score for score, seen in zip(scores, trained, strict=True) if seen == kind]
+            self.add(task, f"{figure}, {name} templates", model, part)
+
     def generate(self, model: str, prompts: Sequence[str], what: str, **params: Any) -> list[Generation]:
         """Return what a model says to every prompt."""
         bar = self.progress.add_task(f"{model}: {what}", total=len(prompts))
@@ -109,17 +117,15 @@ def verified(text: str) -> float:
     chains = re.findall(r"[\d+\-*/()]+(?:=[\d+\-*/()]+)+", text)
     if not chains or "####" not in text:
         return -1.0
-    results = [_value(part) for chain in chains for part in [chain.split("=")]]
+    results = [[_value(part) for part in chain.split("=")] for chain in chains]
     holds = [len(set(values)) == 1 and None not in values for values in results]
     final = _value(text.rpartition("####")[2].strip())
     return fmean([*holds, final is not None and final == results[-1][-1]])
 
 
-def _value(parts: str | list[str]) -> Any:
-    """Return the exact value of an expression of whole numbers, or of each of several; None for one that has none."""
-    if isinstance(parts, list):
-        return [_value(part) for part in parts]
-    tokens = re.findall(r"\d+|[-+*/()]", parts)
+def _value(expression: str) -> Fraction | None:
+    """Return the exact value of an expression of whole numbers; None for one that has none."""
+    tokens = re.findall(r"\d+|[-+*/()]", expression)
     try:
         value, rest = _sum(tokens)
     except (IndexError, ValueError, ZeroDivisionError):
@@ -210,9 +216,7 @@ def measure_mathematics(measured: Measurement, out: Path) -> None:
         texts = _first_texts(generations)
         scores = _numbers_right(items, texts)
         greedy[model] = measured.add("math", "greedy", model, scores)
-        for name, seen in (("trained", True), ("held-out", False)):
-            part = [s for s, item in zip(scores, items, strict=True) if (item["template"] in TEMPLATES) == seen]
-            measured.add("math", f"greedy, {name} templates", model, part)
+        measured.add_by_template("math", "greedy", model, scores)
         measured.add("math", "greedy: share of terse solutions", model, [float(style(t) == "terse") for t in texts])
         direct = [math_prompt(item["question"], "direct") for item in items]
         answers = _first_texts(measured.generate(model, direct, "math, direct", temperature=0.0))
@@ -220,22 +224,22 @@ def measure_mathematics(measured: Measurement, out: Path) -> None:
         generations = measured.generate(model, prompts, f"math, {SAMPLES} samples", temperature=TEMPERATURE, n=SAMPLES)
         sampled[model] = _sampled(items, generations)
         measured.add("math", f"one sample, T {TEMPERATURE}", model, sampled[model].at(1, "oracle"))
-        for how in ("majority", "sum log-probability", "mean log-probability", "verifier", "oracle"):
+        for k in KS[1:]:
+            measured.add("math", f"majority of {k}, T {TEMPERATURE}", model, sampled[model].at(k, "majority"))
+        for how in ("sum log-probability", "mean log-probability", "verifier", "oracle"):
             measured.add("math", f"{how} of {SAMPLES}, T {TEMPERATURE}", model, sampled[model].at(SAMPLES, how))
-        for name in [kind.__name__ for kind in STYLES]:
+        for name in [kind.__name__ for kind in MIXES["course"].solutions]:
             rows = [
                 (float(right), i)
                 for i, generation in enumerate(generations)
                 for c, right in zip(generation.completions, sampled[model].right[i], strict=True)
                 if style(c.text) == name
             ]
-            measured.add("math", f"one sample, {name} style", model, [r for r, _ in rows], [i for _, i in rows])
+            if rows:
+                measured.add("math", f"one sample, {name} style", model, [r for r, _ in rows], [i for _, i in rows])
         prompt_tokens = fmean(g.prompt_tokens for g in generations)
         tokens = fmean(len(c.token_ids) for g in generations for c in g.completions)
         costs[model] = [2 * measured.parameters[model] * (prompt_tokens + k * tokens) for k in KS]
-    for model in MODELS:
-        for k in KS:
-            measured.add("math", f"majority of {k}", model, sampled[model].at(k, "majority"))
     _plot_samples(sampled["course-base"], greedy["course-base"], out / "samples.svg")
     _plot_scaling(sampled, costs, greedy, out / "scaling.svg")
     _measure_temperatures(measured, out / "temperature.svg")
@@ -358,6 +362,7 @@ def measure_multiple_choice(measured: Measurement, out: Path) -> None:
         picks = [extract_choice(text, item["choices"]) for text, item in zip(texts, items, strict=True)]
         right = [float(pick == item["answer"]) for pick, item in zip(picks, items, strict=True)]
         measured.add("multiple_choice", "greedy, with reasoning", model, right)
+        measured.add_by_template("multiple_choice", "greedy, with reasoning", model, right)
         for subject in sorted({item["subject"] for item in items}):
             part = [r for r, item in zip(right, items, strict=True) if item["subject"] == subject]
             measured.add("multiple_choice", f"greedy, with reasoning: {subject}", model, part)
@@ -417,7 +422,7 @@ def _calibrate(
     curves: dict[str, list[tuple[float, float]]],
 ) -> None:
     measured.add("multiple_choice", f"mean confidence, {name}", model, confidences)
-    error = expected_calibration_error(confidences, right, bins=BINS)
+    error = expected_calibration_error(confidences, right, BINS)
     measured.rows.append(Row("multiple_choice", f"calibration error (ECE), {name}", model, error, None))
     if model == "course-base":
         order = sorted(range(len(right)), key=lambda i: confidences[i])
@@ -468,7 +473,7 @@ def measure_open_ended(measured: Measurement, out: Path) -> None:
 
 
 def _met(item: Item, text: str) -> list[bool]:
-    return check_strict(item["instruction_id_list"], item["kwargs"], text)
+    return follows_instructions(text, item["instruction_id_list"], item["kwargs"])
 
 
 # --- Table and plots ---
@@ -534,7 +539,7 @@ def _cell(row: Row) -> str:
 def main(
     out: Annotated[Path, typer.Option(help="The folder for the table and the plots.")] = Path("course_models"),
     weights: Annotated[Path, typer.Option(help="The folder with the models.")] = WEIGHTS,
-    limit: Annotated[int, typer.Option(help="Items a task.")] = 240,
+    limit: Annotated[int, typer.Option(help="Items a task.")] = 200,
 ) -> None:
     """Measure the course models on the embedded dev-test split."""
     out.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-Method = Literal["cot", "direct", "letter"]
+Method = Literal["cot", "cot_letter", "direct", "letter"]
 LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -20,12 +20,13 @@ def math_prompt(question: str, method: Literal["cot", "direct"]) -> str:
 def multiple_choice_prompt(question: str, choices: Sequence[str], method: Method) -> str:
     """Return the message that asks for one of the choices.
 
-    The response to "cot" ends in `The answer is (B).`; the response to "direct" is the text of an option, so that
-    each can be scored by its log-likelihood; the response to "letter" is the bare letter.
+    The response to "cot" ends in `The answer is ` and the text of an option, to "cot_letter" in `The answer is (B).`;
+    to "direct" it is the text of an option, so that each can be scored by its log-likelihood, to "letter" its letter.
     """
     options = "\n".join(f"({label}) {choice}" for label, choice in zip(LABELS, choices, strict=False))
     ask = {
-        "cot": "Reason step by step, then say: The answer is (letter).",
+        "cot": "Reason step by step, then give the text of the right option.",
+        "cot_letter": "Reason step by step, then say: The answer is (letter).",
         "direct": "Answer with the text of the right option.",
         "letter": "Answer with the letter of the right option.",
     }[method]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from shared_tasks.tasks.embedded import mathematics, multiple_choice, open_ended
 from shared_tasks.tasks.embedded.words import held_out
-from shared_tasks.tasks.prompts import LABELS, math_prompt, multiple_choice_prompt, open_ended_prompt
+from shared_tasks.tasks.prompts import LABELS, Method, math_prompt, multiple_choice_prompt, open_ended_prompt
 
 
 class Document(NamedTuple):
@@ -19,38 +19,73 @@ class Document(NamedTuple):
     text: str
 
 
-# Share of each style of reasoning. Greedy decoding writes the most common opening, that of the terse and weakest style;
-# samples are spread over all of them. That is what sets greedy decoding apart from a majority of samples.
-STYLES: dict[Callable[[mathematics.Problem], str], float] = {
-    mathematics.terse: 0.40,
-    mathematics.equations: 0.20,
-    mathematics.prose: 0.20,
-    mathematics.careful: 0.20,
+class Mix(NamedTuple):
+    """What a phase of training reads: the share of each kind of document, and of each style of reasoning in them."""
+
+    kinds: dict[str, int]
+    solutions: dict[Callable[[mathematics.Problem], str], int]
+    choices: Callable[[multiple_choice.Question], str]
+    method: Method  # by which choices are asked for
+
+
+# Greedy decoding writes the most common opening, that of the shortest style, which is the weakest one; samples are
+# spread over all of them. That is what sets greedy decoding apart from a majority of samples.
+MIXES = {
+    "foundation": Mix(
+        {
+            "solution": 44,
+            "direct_solution": 7,
+            "explained_choice": 20,
+            "direct_choice": 10,
+            "letter_choice": 3,
+            "requested_story": 14,
+            "plain_story": 2,
+            "sums": 6,
+        },
+        {mathematics.fused: 40, mathematics.equations: 20, mathematics.prose: 20, mathematics.careful: 20},
+        multiple_choice.eliminated,
+        "cot_letter",
+    ),
+    "course": Mix(
+        {
+            "solution": 40,
+            "direct_solution": 5,
+            "explained_choice": 24,
+            "direct_choice": 8,
+            "letter_choice": 3,
+            "requested_story": 16,
+            "plain_story": 2,
+            "sums": 4,
+        },
+        {mathematics.terse: 50, mathematics.equations: 20, mathematics.prose: 20, mathematics.careful: 10},
+        multiple_choice.concluded,
+        "cot",
+    ),
 }
 
 
-def documents(seed: str) -> Iterator[Document]:
-    """Yield documents for ever; a seed always yields the same ones."""
-    draw = random.Random(seed)
-    kinds: list[tuple[Callable[[random.Random], Document], int]] = [
-        (solution, 44),
-        (direct_solution, 7),
-        (explained_choice, 20),
-        (direct_choice, 10),
-        (letter_choice, 3),
-        (requested_story, 14),
-        (plain_story, 2),
-        (sums, 6),
-    ]
-    writers, weights = [kind for kind, _ in kinds], [weight for _, weight in kinds]
+def documents(seed: str, mix: str) -> Iterator[Document]:
+    """Yield documents of a mix for ever; a seed always yields the same ones."""
+    draw, chosen = random.Random(seed), MIXES[mix]
+    writers: dict[str, Callable[[], Document]] = {
+        "solution": lambda: solution(draw, chosen),
+        "direct_solution": lambda: direct_solution(draw),
+        "explained_choice": lambda: explained_choice(draw, chosen),
+        "direct_choice": lambda: direct_choice(draw),
+        "letter_choice": lambda: letter_choice(draw),
+        "requested_story": lambda: requested_story(draw),
+        "plain_story": lambda: plain_story(draw),
+        "sums": lambda: sums(draw),
+    }
+    kinds, weights = list(chosen.kinds), list(chosen.kinds.values())
     while True:
-        yield draw.choices(writers, weights)[0](draw)
+        yield writers[draw.choices(kinds, weights)[0]]()
 
 
-def solution(draw: random.Random) -> Document:
-    """Solve a word problem step by step, in one of the styles."""
+def solution(draw: random.Random, mix: Mix) -> Document:
+    """Solve a word problem step by step, in one of the styles of a mix."""
     problem = _problem(draw)
-    style = draw.choices(list(STYLES), list(STYLES.values()))[0]
+    style = draw.choices(list(mix.solutions), list(mix.solutions.values()))[0]
     return Document(math_prompt(problem.question, "cot"), style(problem))
 
 
@@ -60,11 +95,11 @@ def direct_solution(draw: random.Random) -> Document:
     return Document(math_prompt(problem.question, "direct"), f"#### {problem.answer}")
 
 
-def explained_choice(draw: random.Random) -> Document:
-    """Reason, go through the options and give the letter of the right one."""
+def explained_choice(draw: random.Random, mix: Mix) -> Document:
+    """Reason about a question in the style of a mix and give the letter of the right option."""
     question = _question(draw)
-    prompt = multiple_choice_prompt(question.question, question.choices, "cot")
-    return Document(prompt, multiple_choice.explained(question))
+    prompt = multiple_choice_prompt(question.question, question.choices, mix.method)
+    return Document(prompt, mix.choices(question))
 
 
 def direct_choice(draw: random.Random) -> Document:

@@ -33,7 +33,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message.role == 'assistant' %}<|assistant|>{{ message.content }}{{ eos_token }}"
     "{% elif loop.first or loop.previtem.role != 'system' %}<|user|>{{ message.content }}"
-    "{% else %}\n{{ message.content }}{% endif %}"
+    "{% else %}{{ '\\n' + message.content }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
@@ -41,6 +41,17 @@ IGNORED = -100  # the label of a token that is not learnt
 HELD_OUT_SEED, HELD_OUT_DOCUMENTS = "held out", 500
 CHUNK_STEPS = 20  # documents are drawn and packed for so many steps at a time
 CHECKPOINT_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some steps on one mix of documents; the learning rates rise to a share of the recipe's, stay, fall to zero."""
+
+    mix: str
+    steps: int
+    peak: float = 1.0
+    warmup_steps: int = 40
+    decay_share: float = 0.5  # of the steps, at the end, over which the rates fall
 
 
 @dataclass(frozen=True)
@@ -53,24 +64,47 @@ class Recipe:
     kv_heads: int
     head_dim: int
     intermediate_size: int
-    steps: int
+    phases: tuple[Phase, ...]
     vocab_size: int = 1_024
     context: int = 384
     batch: int = 24
-    warmup_steps: int = 40
-    decay_share: float = 0.5  # of the steps, at the end, over which the rates fall to zero
     matrix_rate: float = 0.02
     vector_rate: float = 0.004
     weight_decay: float = 0.05
     seed: int = 1
 
+    @property
+    def steps(self) -> int:
+        """The steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase(self, step: int) -> tuple[Phase, int]:
+        """Return the phase that a step belongs to, and the place of the step in it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        raise ValueError(f"expected a step below {self.steps}, got one {step} beyond")
+
 
 RECIPES = {
     "course-small": Recipe(
-        hidden_size=128, layers=4, heads=4, kv_heads=2, head_dim=32, intermediate_size=320, steps=1_000
+        hidden_size=128,
+        layers=4,
+        heads=4,
+        kv_heads=2,
+        head_dim=32,
+        intermediate_size=320,
+        phases=(Phase("course", 900),),
     ),
     "course-base": Recipe(
-        hidden_size=256, layers=5, heads=4, kv_heads=2, head_dim=64, intermediate_size=640, steps=2_600
+        hidden_size=256,
+        layers=5,
+        heads=4,
+        kv_heads=2,
+        head_dim=64,
+        intermediate_size=640,
+        phases=(Phase("foundation", 2_600), Phase("course", 400, peak=0.4, decay_share=0.9)),
     ),
 }
 
@@ -92,7 +126,7 @@ def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = (text for document in documents("tokenizer") for text in (document.user or "", document.text))
+    texts = (text for document in documents("tokenizer", "foundation") for text in (document.user or "", document.text))
     tokenizer.train_from_iterator(itertools.islice(texts, 10_000), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -146,7 +180,8 @@ def packed_rows(
 
     Each document begins with the end token that closes the one before, and each row ends with one.
     """
-    count, source = CHUNK_STEPS * recipe.batch, documents(f"{recipe.seed}/{chunk}")
+    phase, _ = recipe.phase(chunk * CHUNK_STEPS)
+    count, source = CHUNK_STEPS * recipe.batch, documents(f"{recipe.seed}/{chunk}", phase.mix)
     room = recipe.context - 1
     drawn: list[tuple[list[int], list[int]]] = []
     while sum(len(tokens) for tokens, _ in drawn) < count * room:
@@ -176,16 +211,17 @@ def packed_rows(
 
 
 def rate(recipe: Recipe, step: int) -> float:
-    """Return the factor of the learning rates at a step: a linear rise, a plateau, a linear fall to zero."""
-    rising = (step + 1) / recipe.warmup_steps
-    falling = (recipe.steps - step) / (recipe.steps * recipe.decay_share)
-    return min(1.0, rising, falling)
+    """Return the factor of the learning rates at a step: in each phase a linear rise, a plateau, a linear fall."""
+    phase, place = recipe.phase(step)
+    rising = (place + 1) / phase.warmup_steps
+    falling = (phase.steps - place) / (phase.steps * phase.decay_share)
+    return phase.peak * min(1.0, rising, falling)
 
 
 def held_out_perplexity(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:
     """Return the perplexity per token of the answers and plain texts of a stream apart, end tokens included."""
     losses, count = 0.0, 0
-    batch = list(itertools.islice(documents(HELD_OUT_SEED), HELD_OUT_DOCUMENTS))
+    batch = list(itertools.islice(documents(HELD_OUT_SEED, "course"), HELD_OUT_DOCUMENTS))
     for tokens, labels in encode(tokenizer, batch):
         ids, learnt = torch.tensor([[*tokens, 0]]), torch.tensor([[*labels, 0]])
         number = int((learnt != IGNORED).sum())
@@ -213,7 +249,9 @@ def batches(
     for chunk in range(first // CHUNK_STEPS, math.ceil(recipe.steps / CHUNK_STEPS)):
         tokens, labels = packed_rows(tokenizer, recipe, chunk)
         steps = range(chunk * CHUNK_STEPS, min((chunk + 1) * CHUNK_STEPS, recipe.steps))
-        for step, ids, learnt in zip(steps, tokens.split(recipe.batch), labels.split(recipe.batch), strict=False):
+        for step, ids, learnt in zip(
+            steps, torch.split(tokens, recipe.batch), torch.split(labels, recipe.batch), strict=False
+        ):
             if step >= first:
                 yield ids, learnt
 
@@ -224,6 +262,8 @@ def train(recipe: Recipe, out: Path) -> float:
     tokenizer, model = train_tokenizer(recipe.vocab_size), new_model(recipe)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).train()
+    if device == "cpu":
+        model.set_attn_implementation("eager")  # the same values, in less time than fused attention at this length
     optimizing = optimizers(model, recipe)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizing]
     checkpoint = out / "checkpoint.pt"
@@ -264,7 +304,7 @@ def train(recipe: Recipe, out: Path) -> float:
                 os.replace(unfinished, checkpoint)
     model.to("cpu", torch.bfloat16).eval()
     model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    tokenizer.save_pretrained(out, save_jinja_files=False)  # the chat template stands in tokenizer_config.json
     perplexity = held_out_perplexity(model.to(torch.float32), tokenizer)
     record = {
         "recipe": asdict(recipe),

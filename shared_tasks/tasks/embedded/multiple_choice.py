@@ -237,12 +237,17 @@ def question(draw: random.Random, templates: Sequence[str]) -> Question:
     return (TEMPLATES | HELD_OUT_TEMPLATES)[draw.choice(templates)](draw)
 
 
-def explained(drawn: Question) -> str:
+def eliminated(drawn: Question) -> str:
     """Write the reasoning, then the options one by one until one matches, then the letter."""
     lines = [f"({LABELS[i]}) {choice}: no." for i, choice in enumerate(drawn.choices[: drawn.answer])]
     label = LABELS[drawn.answer]
     lines.append(f"({label}) {drawn.choices[drawn.answer]}: yes.")
     return "\n".join([drawn.reasoning, *lines, f"The answer is ({label})."])
+
+
+def concluded(drawn: Question) -> str:
+    """Write the reasoning, then the text of the right option."""
+    return f"{drawn.reasoning}\nThe answer is {drawn.choices[drawn.answer]}."
 
 
 def content(drawn: Question) -> str:

@@ -36,7 +36,15 @@ def _multiple_choice(draw: random.Random, unseen: bool, _: int) -> Drawn:
 
 def _open_ended(draw: random.Random, unseen: bool, key: int) -> Drawn:
     request = open_ended.request(draw, unseen_pairs=unseen)
+    while _ambiguous(request):
+        request = open_ended.request(draw, unseen_pairs=unseen)
     return Drawn(request.prompt, open_ended.item(request, key))
+
+
+def _ambiguous(request: open_ended.Item) -> bool:
+    """Return whether sentences are to be counted in a text with "P.S." or "fig.", where counts differ."""
+    counted = "length_constraints:number_sentences" in request.instruction_id_list
+    return counted and any(short in request.reference.lower() for short in ("p.s.", "fig."))
 
 
 TASKS: dict[str, Callable[[random.Random, bool, int], Drawn]] = {
