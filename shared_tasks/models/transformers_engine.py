@@ -354,7 +354,7 @@ class TransformersEngine:
     def _score(self, questions: list[Question]) -> Iterator[tuple[int, LogLikelihood]]:
         """Run questions together; yield the log-likelihoods with their indices."""
         packed = pack(questions)
-        columns, places = torch.unique(packed.columns, return_inverse=True)  # type: ignore[no-untyped-call]
+        columns, places = torch.unique(packed.columns, return_inverse=True)
         if all(len(question.continuations) == 1 for question in questions):
             mask: Tensor = packed.branches >= 0
         else:
