@@ -17,6 +17,7 @@ import matplotlib
 import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 from shared_tasks.metrics.calibration import expected_calibration_error
 from shared_tasks.metrics.choices import choice_probabilities, extract_choice, pick_by_loglikelihood
 from shared_tasks.metrics.constraints import follows_instructions
@@ -24,12 +25,11 @@ from shared_tasks.metrics.diversity import distinct_n
 from shared_tasks.metrics.numbers import extract_number, numbers_equal
 from shared_tasks.metrics.samples import best_of_k, majority_at_k, majority_vote, pass_at_k
 from shared_tasks.metrics.statistics import standard_error
-from shared_tasks.models.engine import Generation, Message, SamplingParams
-from shared_tasks.models.transformers_engine import TransformersEngine
-
 from shared_tasks.models.course.text import MIXES
 from shared_tasks.models.course.training import ASSISTANT, END, USER
+from shared_tasks.models.engine import Generation, Message, SamplingParams
 from shared_tasks.models.registry import WEIGHTS
+from shared_tasks.models.transformers_engine import TransformersEngine
 from shared_tasks.models.transformers_model import TransformersModel
 from shared_tasks.tasks.embedded import mathematics, multiple_choice
 from shared_tasks.tasks.embedded.splits import DATA
