@@ -234,7 +234,8 @@ def guided_logprobs(
     if len(prompts) != len(continuations):
         raise ValueError(f"expected as many continuations as prompts ({len(prompts)}), got {len(continuations)}")
     conditional = [[*x, *y] for x, y in zip(prompts, continuations, strict=True)]
-    c, u = model.next_token_logprobs([*conditional, *continuations]).split(len(prompts))
+    rows = model.next_token_logprobs([*conditional, *continuations])
+    c, u = rows[: len(prompts)], rows[len(prompts) :]
     return torch.lerp(u, c, guidance_scale).log_softmax(-1)
 
 
