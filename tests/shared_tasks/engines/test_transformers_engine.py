@@ -316,7 +316,7 @@ class TestLogLikelihood:
 class TestArchitectures:
     """Models whose positions or windows show a mistake in padding, that rotary positions would hide."""
 
-    SHARED = {"vocab_size": 512, "initializer_range": 0.4, "bos_token_id": 0, "eos_token_id": 0}
+    SHARED = {"vocab_size": 1024, "initializer_range": 0.4, "bos_token_id": 0, "eos_token_id": 0}
     CONFIGS = {
         "absolute positions": GPT2Config(n_positions=128, n_embd=32, n_layer=2, n_head=2, **SHARED),
         "sliding window": MistralConfig(
