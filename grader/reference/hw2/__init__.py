@@ -1,0 +1,1 @@
+"""Reference solutions of homework 2, meta-generation."""
