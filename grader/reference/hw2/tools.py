@@ -157,8 +157,8 @@ def parse_call(text: str, tools: Sequence[Tool]) -> ToolCall:
 def calculate(expression: str) -> int | float:
     """Compute an arithmetic expression, safely.
 
-    Allowed are integers and decimal numbers, the operators + - * / // % ** with Python's precedence and meaning, signs,
-    and parentheses. Integers are exact. Raises ValueError for everything else: other syntax, names, calls, other
+    Allowed are numbers (3, 0.5, 1e6), the operators + - * / // % ** with Python's precedence and meaning, signs,
+    parentheses and spaces. Integers are exact. Raises ValueError for everything else: other syntax, names, calls, other
     constants (True, 2j, "a"), division by zero, results that are no real number, and expressions of more than 1,000
     characters. Numbers over 1e100 in magnitude, given or computed on the way, raise ValueError too, before they cost
     time or memory. Nothing is ever executed: no `eval`, no `exec`.
