@@ -255,18 +255,20 @@ class TestStepBeamSearch:
 
         Keep the rewards of the earlier steps with the beam; the last reward alone is one of three aggregations.
         """
-        rewards = {"a": 0.7, "b": 0.8, "aa": 0.95, "ab": 0.75, "ba": 0.6, "bb": 0.86, "aaa": 0.65, "aba": 0.55,
-                   "baa": 0.98, "bba": 0.5, "bbb": 0.78}  # fmt: skip
-        for aggregation, expected in (
-            ("min", [("bbb", 0.78), ("aaa", 0.65)]),
-            ("product", [("bbb", 0.8 * 0.86 * 0.78), ("aaa", 0.7 * 0.95 * 0.65)]),
-            ("last", [("bbb", 0.78), ("aaa", 0.65)]),
+        rewards = {
+            "a": 0.9, "b": 0.6, "aa": 0.52, "ab": 0.3, "ba": 0.99, "bb": 0.58,
+            "aaa": 0.5, "aba": 0.9, "baa": 0.93, "bba": 0.95,
+        }  # fmt: skip
+        for aggregation, num_beams, expected in (
+            ("min", 2, [("baa", 0.6), ("bba", 0.58)]),
+            ("product", 2, [("baa", 0.55242), ("aaa", 0.234)]),
+            ("last", 2, [("bba", 0.95), ("baa", 0.93)]),
+            ("min", 9, [("baa", 0.6), ("bba", 0.58), ("aaa", 0.5), ("aba", 0.3)]),
+            ("product", 9, [("baa", 0.55242), ("bba", 0.3306), ("aba", 0.243), ("aaa", 0.234)]),
+            ("last", 9, [("bba", 0.95), ("baa", 0.93), ("aba", 0.9), ("aaa", 0.5)]),
         ):
-            found = search_beams(Tree(rewards), 2, aggregation=aggregation)
-            assert_solutions(found, expected, f"the solutions by {aggregation}")
-        for aggregation, best in (("min", ("bbb", 0.78)), ("product", ("bbb", 0.53664)), ("last", ("baa", 0.98))):
-            found = search_beams(Tree(rewards), 99, aggregation=aggregation)
-            assert_solutions(found[:1], [best], f"the best solution by {aggregation} with unlimited width")
+            found = search_beams(Tree(rewards), num_beams, aggregation=aggregation)
+            assert_solutions(found, expected, f"the solutions by {aggregation} with {num_beams} beams")
 
     def test_calls(self):
         """A round is one propose call with the beams that are not final, and one reward call with their children.
