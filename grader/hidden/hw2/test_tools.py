@@ -250,7 +250,7 @@ HELD_BY_A_CHILD = """
 import fcntl, subprocess, sys, time
 file = open({path!r}, "w")
 fcntl.flock(file, fcntl.LOCK_EX)
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(6)"], pass_fds=[file.fileno()])
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(9)"], pass_fds=[file.fileno()])
 time.sleep({seconds})
 """
 FREE = """
@@ -286,7 +286,8 @@ class TestRunProgram:
 
         Look at the exit code; keep both streams apart.
         """
-        assert_equal(run("import sys\nprint('out')\nprint('err', file=sys.stderr)"), ("finished", "out\n", "err\n"), "")
+        both = run("import sys\nprint('out')\nprint('err', file=sys.stderr)")
+        assert_equal(both, ("finished", "out\n", "err\n"), "the result of a program that prints on both streams")
         assert_equal(run("import sys\nsys.exit(3)"), ("failed", "", ""), "the result of exit code 3")
         outcome, stdout, stderr = run("print('first')\nopen('no such file')")
         assert_equal((outcome, stdout), ("failed", "first\n"), "the result of an exception")
@@ -320,7 +321,7 @@ class TestRunProgram:
 
         What it printed until then is kept.
         """
-        outcome, stdout, _ = run("import time\nprint('begun', flush=True)\ntime.sleep(3)", wall_seconds=0.7)
+        outcome, stdout, _ = run("import time\nprint('begun', flush=True)\ntime.sleep(6)", wall_seconds=1.5)
         assert_equal((outcome, stdout), ("wall_time", "begun\n"), "outcome and output")
 
     def test_cpu_time(self):
@@ -336,8 +337,8 @@ class TestRunProgram:
 
         RLIMIT_AS bounds the address space; Python raises MemoryError.
         """
-        for size, outcome in ((450_000_000, "failed"), (50_000_000, "finished")):
-            actual, _, _ = run(f"data = bytearray({size})", memory_bytes=250_000_000)
+        for size, outcome in ((700_000_000, "failed"), (50_000_000, "finished")):
+            actual, _, _ = run(f"data = bytearray({size})", memory_bytes=400_000_000)
             assert_equal(actual, outcome, f"the outcome of a program that takes {size:,} bytes")
 
     def test_output(self):
@@ -358,10 +359,10 @@ class TestRunProgram:
 
         A child that goes on would hold on to memory and pipes: start a process group and kill the group.
         """
-        for seconds, outcome, limits in ((0, "finished", {}), (3, "wall_time", {"wall_seconds": 0.7})):
+        for seconds, outcome, limits in ((0, "finished", {}), (9, "wall_time", {"wall_seconds": 1.0})):
             path = f"/tmp/hw2-{uuid.uuid4().hex}"
             assert_equal(run(HELD_BY_A_CHILD.format(path=path, seconds=seconds), **limits)[0], outcome, "the outcome")
-            actual = run(FREE.format(path=path), wall_seconds=2.0)[:2]
+            actual = run(FREE.format(path=path), wall_seconds=4.0)[:2]
             assert_equal(actual, ("finished", "free\n"), "outcome and output of a program that waits for the child")
 
 
