@@ -28,7 +28,7 @@ from shared_tasks.metrics.statistics import standard_error
 from shared_tasks.models.course.text import MIXES
 from shared_tasks.models.course.training import ASSISTANT, END, USER
 from shared_tasks.models.engine import Generation, Message, SamplingParams
-from shared_tasks.models.registry import WEIGHTS
+from shared_tasks.models.folders import WEIGHTS
 from shared_tasks.models.transformers_engine import TransformersEngine
 from shared_tasks.models.transformers_model import TransformersModel
 from shared_tasks.tasks.embedded import mathematics, multiple_choice

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared_tasks.models.engine import SamplingParams
-from shared_tasks.models.registry import WEIGHTS
+from shared_tasks.models.folders import WEIGHTS
 from shared_tasks.models.transformers_engine import TransformersEngine
 from shared_tasks.tasks.prompts import math_prompt, multiple_choice_prompt
 

@@ -1,19 +1,12 @@
 """Models by name: the course's own, a local folder, the hub, or a server."""
 
-from pathlib import Path
-
 from shared_tasks.models.endpoint import EndpointEngine
 from shared_tasks.models.engine import Engine
+from shared_tasks.models.folders import WEIGHTS, course_models
 from shared_tasks.models.transformers_engine import TransformersEngine
 from shared_tasks.models.transformers_model import TransformersModel
 
-WEIGHTS = Path(__file__).parent / "course" / "weights"
 ENGINES = ("transformers", "endpoint")
-
-
-def course_models() -> list[str]:
-    """Return the names of the models that ship with the kit."""
-    return sorted(folder.name for folder in WEIGHTS.iterdir() if folder.is_dir())
 
 
 def model_path(name: str) -> str:

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from shared_tasks.models.course import training
 from shared_tasks.models.course.text import Document, documents
 from shared_tasks.models.course.training import IGNORED, RECIPES, Phase, Recipe
-from shared_tasks.models.registry import WEIGHTS, course_models, load_model
+from shared_tasks.models.folders import WEIGHTS, course_models
+from shared_tasks.models.registry import load_model
 from shared_tasks.tasks.embedded.splits import DATA
 from shared_tasks.tasks.prompts import math_prompt
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from shared_tasks.checks import assert_close
+from shared_tasks.models.folders import course_models
 from shared_tasks.models.language_model import CountingModel, LanguageModel
-from shared_tasks.models.registry import course_models, load_model
+from shared_tasks.models.registry import load_model
 from shared_tasks.models.toy import NgramModel, PositionModel, TableModel, enumerate_sequences
 from shared_tasks.models.transformers_model import TransformersModel
 
