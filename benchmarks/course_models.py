@@ -75,7 +75,12 @@ class Measurement:
     def add(
         self, task: str, figure: str, model: str, scores: Sequence[float], clusters: Sequence[int] | None = None
     ) -> float:
-        """Add the mean of some scores, with its standard error, and return it."""
+        """Add the mean of some scores, with its standard error, and return it.
+
+        Raises ValueError for a figure that is there already: the table would show only one of the two.
+        """
+        if any((row.task, row.figure, row.model) == (task, figure, model) for row in self.rows):
+            raise ValueError(f"the figure {figure!r} of {model} on {task} is measured twice")
         value = fmean(scores)
         self.rows.append(Row(task, figure, model, value, standard_error(scores, clusters)))
         return value
@@ -263,7 +268,9 @@ def _measure_temperatures(measured: Measurement, out: Path) -> None:
             "distinct 2-grams": [distinct_n([c.text for c in g.completions], 2) for g in generations],
         }
         for name, scores in figures.items():
-            lines[name].append(measured.add("math", f"{name}, T {temperature:g}", "course-base", scores))
+            lines[name].append(
+                measured.add("math", f"half of the items, T {temperature:g}: {name}", "course-base", scores)
+            )
     figure, axes = _axes("temperature", "share", "Temperature trades quality against diversity (course-base, math)")
     for name, values in lines.items():
         axes.plot(TEMPERATURES, values, marker="o", label=name)
@@ -308,10 +315,18 @@ def _measure_beams(measured: Measurement, out: Path) -> None:
         bar = measured.progress.add_task(f"course-base: math, beam {width}", total=len(items))
         found = beam_search(model, prompts, width, lambda bar=bar: measured.progress.advance(bar))  # type: ignore[misc]
         texts = [model.decode(tokens) for _, tokens in found]
-        scores.append(measured.add("math", f"beam {width}: log-probability", "course-base", [s for s, _ in found]))
-        accuracies.append(measured.add("math", f"beam {width}: accuracy", "course-base", _numbers_right(items, texts)))
+        scores.append(
+            measured.add(
+                "math", f"half of the items, beam {width}: log-probability", "course-base", [s for s, _ in found]
+            )
+        )
+        accuracies.append(
+            measured.add(
+                "math", f"half of the items, beam {width}: accuracy", "course-base", _numbers_right(items, texts)
+            )
+        )
         lengths = [float(len(tokens)) for _, tokens in found]
-        measured.add("math", f"beam {width}: tokens", "course-base", lengths)
+        measured.add("math", f"half of the items, beam {width}: tokens", "course-base", lengths)
     figure, axes = _axes("beam width", "mean log-probability, nats", "A wider beam (course-base, math)")
     axes.plot(BEAMS, scores, marker="o", label="log-probability")
     axes.set_xscale("log", base=2)
@@ -468,8 +483,9 @@ def measure_open_ended(measured: Measurement, out: Path) -> None:
             fmean(all(_met(i, c.text)) for c in g.completions) for i, g in zip(half, generations, strict=True)
         ]
         distinct = [distinct_n([c.text for c in g.completions], 2) for g in generations]
-        measured.add("open_ended", f"all constraints met, T {temperature:g}", "course-base", met_shares)
-        measured.add("open_ended", f"distinct 2-grams, T {temperature:g}", "course-base", distinct)
+        of_half = f"half of the items, T {temperature:g}"
+        measured.add("open_ended", f"{of_half}: all constraints met", "course-base", met_shares)
+        measured.add("open_ended", f"{of_half}: distinct 2-grams", "course-base", distinct)
 
 
 def _met(item: Item, text: str) -> list[bool]:
@@ -530,7 +546,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _cell(row: Row) -> str:
-    percent = not any(unit in row.figure for unit in ("log-probability", "tokens")) or " of " in row.figure
+    percent = not row.figure.endswith((": log-probability", ": tokens"))
     scale, digits = (100, 1) if percent else (1, 2)
     error = "" if row.error is None else f" ± {scale * row.error:.{digits}f}"
     return f"{scale * row.value:.{digits}f}{error}{' %' if percent else ''}"
