@@ -38,6 +38,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.grading
+	$(BIN)/python -m benchmarks.search
 
 clean:
 	rm -rf $(VENV) $(OUT)
