@@ -217,7 +217,7 @@ class MultipleChoice(Task[Question]):
     def answer(self, item: Question, style: str) -> str:
         """Return the right option's text or letter, or the reasoning that leads to it."""
         if style == "cot":
-            return item.reasoning or f"The answer is ({item.letters[item.right]})."
+            return item.reasoning or f"The answer is {item.choices[item.right]}."
         return self.options(item, style)[item.right]
 
     def options(self, item: Question, style: str) -> list[str]:
