@@ -28,7 +28,7 @@ from shared_tasks.models.engine import (
     each_with_params,
 )
 from shared_tasks.models.kv_cache import BatchCache, KeysAndValues
-from shared_tasks.models.next_token import choose
+from shared_tasks.models.next_token import choose, uniforms
 from shared_tasks.models.tokenizing import PromptTokenizer
 from shared_tasks.models.transformers_model import load_pretrained
 from shared_tasks.models.tree_attention import Question, pack
@@ -239,7 +239,7 @@ class TransformersEngine:
             cache.join(prefilled.keys_and_values, copies)
             logits.append(prefilled.logits.expand(copies, -1))
             for number in range(prefilled.begun, prefilled.begun + copies):
-                rows.append(_Row(request, number, _uniforms(request, number)))
+                rows.append(_Row(request, number, uniforms(request.params, request.limit, number)))
             prefilled.begun += copies
             if prefilled.begun == request.params.n:
                 ready.popleft()
@@ -411,19 +411,6 @@ class TransformersEngine:
             yield tick
         finally:
             tick()
-
-
-def _uniforms(request: _Request, number: int) -> list[float]:
-    """Return the draws of one completion, one a token."""
-    if request.params.temperature == 0:
-        return [0.0] * request.limit
-    generator = torch.Generator()
-    if request.params.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(request.params.seed + number)
-    draws: list[float] = torch.rand(request.limit, generator=generator, dtype=torch.float64).tolist()
-    return draws
 
 
 def _generation(request: _Request) -> Generation:
