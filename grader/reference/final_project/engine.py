@@ -40,7 +40,7 @@ class Engine:
         model: str,
         max_batch_size: int = 64,
         max_batched_tokens: int = 512,
-        cache_bytes: int = 512 << 20,
+        cache_bytes: int = 128 << 20,
         block_size: int = 16,
     ):
         """Load a course model or a folder. Raises ValueError where there is none, and when the cache is too small."""
