@@ -4,10 +4,10 @@ Requests are checked by pydantic, strictly: a field that is unknown, or of anoth
 a field's default, as clients send it. Answers are plain dictionaries whose types also describe them in /openapi.json.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BaseModel, ConfigDict, Field
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from shared_tasks.models.engine import Message, SamplingParams
 
