@@ -6,14 +6,21 @@ a field's default, as clients send it. Answers are plain dictionaries whose type
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from shared_tasks.models.engine import Message, SamplingParams
 
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+"""Makes 3.0 an integer, as it is one in JSON."""
 Text = Annotated[str, Field(min_length=1)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-Top = Annotated[int, Field(ge=0, le=20)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0), Whole]], Field(min_length=1)]
+Top = Annotated[int, Field(ge=0, le=20), Whole]
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "ignore_eos")
 SEEDS = 2**62  # so far from 0 at most: PyTorch takes 64 bits, and answer i is drawn from seed + i
@@ -35,14 +42,14 @@ class GenerationRequest(Body):
     """What both kinds of request have in common."""
 
     model: str
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1), Whole] | None = None
     """At most; an answer ends earlier where the model's window does."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(ge=-1), Whole] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
-    seed: Annotated[int, Field(ge=-SEEDS, le=SEEDS)] | None = None
+    n: Annotated[int, Field(ge=1, le=128), Whole] | None = None
+    seed: Annotated[int, Field(ge=-SEEDS, le=SEEDS), Whole] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
     logit_bias: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = (
         None
@@ -109,7 +116,7 @@ class ChatRequest(GenerationRequest):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1), Whole] | None = None
     """The newer name of max_tokens, and first where both are given."""
     logprobs: bool | None = None
     top_logprobs: Top | None = None
