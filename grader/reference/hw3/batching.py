@@ -76,14 +76,14 @@ class Scheduler:
 
     1. While the running requests hold more than `num_blocks` together, the one of them that arrived last is preempted:
        it gives its blocks back and waits. Its generated tokens are kept, but nothing of it is computed any more.
-    2. The step takes one token of every running request that has a single token to compute. What is left of
-       `max_num_batched_tokens` goes to the other running requests, in the order of arrival: as many tokens as each has
-       to compute, or as are left (a chunk of a prompt).
-    3. While some of the tokens are left, the waiting request that arrived first begins to run and gets its part of
-       them, unless `max_num_seqs` requests run already, or its blocks are not free. Then nobody who came later begins.
+    2. Of the `max_num_batched_tokens` of a step the running requests take, in the order of arrival, as many as each has
+       to compute or as are left. (All but the last decode, and have a single one; the last may be in the middle of its
+       prompt, which is computed in chunks.)
+    3. While some are left, the waiting request that arrived first begins to run and takes its part of them, unless
+       `max_num_seqs` requests run already, or its blocks are not free. Then nobody who came later begins.
 
     `cached(id, tokens)` is asked each time that a request begins to run: how many of its first tokens are computed
-    already, because others began alike. Fewer than all tokens are.
+    already, because others began alike; never all of them. Without it none are.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Scheduler:
         max_num_batched_tokens: int,
         num_blocks: int,
         block_size: int,
-        cached: Add = lambda id, tokens: 0,
+        cached: Add | None = None,
     ):
         """Set the limits. Raises ValueError unless 1 <= max_num_seqs <= max_num_batched_tokens."""
         if not 1 <= max_num_seqs <= max_num_batched_tokens:
@@ -104,7 +104,7 @@ class Scheduler:
         self._max_num_batched_tokens = max_num_batched_tokens
         self._num_blocks = num_blocks
         self._block_size = block_size
-        self._cached = cached
+        self._cached = cached or (lambda id, tokens: 0)
         # All that runs arrived before all that waits: requests begin from the front of the queue, and return to it.
         self._running: list[_Progress] = []
         self._waiting: deque[_Progress] = deque()
@@ -146,7 +146,7 @@ class Scheduler:
             self._waiting.appendleft(last)
             preempted.append(last.request.id)
         left = self._max_num_batched_tokens
-        for progress in sorted(self._running, key=lambda progress: progress.uncomputed > 1):  # a stable order
+        for progress in self._running:
             progress.scheduled = min(progress.uncomputed, left)
             left -= progress.scheduled
         while left and self._waiting and len(self._running) < self._max_num_seqs:

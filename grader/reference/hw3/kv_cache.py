@@ -219,18 +219,18 @@ class PrefixCache:
 
     Keys and values depend on all tokens up to their own, so a block is known by the chained hash of its tokens. Hashes
     only say where to look: a block is given out only if its tokens, and those of all blocks before it, are equal. Only
-    full blocks are kept, with one reference of the cache's own to each.
+    full blocks are kept, with one reference of the cache's own to each. `hash_block` stands in for `block_hash`.
     """
 
     def __init__(
         self,
         allocator: BlockAllocator,
         block_size: int,
-        hash_block: Callable[[int, Sequence[int]], int] = block_hash,
+        hash_block: Callable[[int, Sequence[int]], int] | None = None,
     ):
         self._allocator = allocator
         self._block_size = block_size
-        self._hash_block = hash_block
+        self._hash_block = hash_block or block_hash
         self._cached: OrderedDict[int, _CachedBlock] = OrderedDict()  # by hash; the least recently used comes first
 
     def match(self, tokens: Sequence[int]) -> list[int]:
