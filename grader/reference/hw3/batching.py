@@ -76,11 +76,11 @@ class Scheduler:
 
     1. While the running requests hold more than `num_blocks` together, the one of them that arrived last is preempted:
        it gives its blocks back and waits. Its generated tokens are kept, but nothing of it is computed any more.
-    2. The step takes one token of every running request that has a single token to compute. What is left of
-       `max_num_batched_tokens` goes to the other running requests, in the order of arrival: as many tokens as each has
-       to compute, or as are left (a chunk of a prompt).
-    3. While some of the tokens are left, the waiting request that arrived first begins to run and gets its part of
-       them, unless `max_num_seqs` requests run already, or its blocks are not free. Then nobody who came later begins.
+    2. Of the `max_num_batched_tokens` of a step the running requests take, in the order of arrival, as many as each has
+       to compute or as are left. (All but the last decode, and have a single one; the last may be in the middle of its
+       prompt, which is computed in chunks.)
+    3. While some are left, the waiting request that arrived first begins to run and takes its part of them, unless
+       `max_num_seqs` requests run already, or its blocks are not free. Then nobody who came later begins.
 
     `cached(id, tokens)` is asked each time that a request begins to run: how many of its first tokens are computed
     already, because others began alike; never all of them. Without it none are.
@@ -146,7 +146,7 @@ class Scheduler:
             self._waiting.appendleft(last)
             preempted.append(last.request.id)
         left = self._max_num_batched_tokens
-        for progress in sorted(self._running, key=lambda progress: progress.uncomputed > 1):  # a stable order
+        for progress in self._running:
             progress.scheduled = min(progress.uncomputed, left)
             left -= progress.scheduled
         while left and self._waiting and len(self._running) < self._max_num_seqs:
