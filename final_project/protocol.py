@@ -20,6 +20,10 @@ Whole = BeforeValidator(_whole)
 """Makes 3.0 an integer, as it is one in JSON."""
 Text = Annotated[str, Field(min_length=1)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0), Whole]], Field(min_length=1)]
+LogitBias = Annotated[
+    dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
+    Field(json_schema_extra={"additionalProperties": False}),
+]
 Top = Annotated[int, Field(ge=0, le=20), Whole]
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "ignore_eos")
@@ -51,9 +55,7 @@ class GenerationRequest(Body):
     n: Annotated[int, Field(ge=1, le=128), Whole] | None = None
     seed: Annotated[int, Field(ge=-SEEDS, le=SEEDS), Whole] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
-    logit_bias: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = (
-        None
-    )
+    logit_bias: LogitBias | None = None
     ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
