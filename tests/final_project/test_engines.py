@@ -107,7 +107,9 @@ class TestAnswers:
         drain(engine)  # leaves the prompt in a cache that knows prefixes
         engine.add(Request(1, prompt, SamplingParams(max_tokens=2, temperature=0, ignore_eos=True), score_prompt=True))
         engine.add(Request(2, [7, 8, 9], SamplingParams(max_tokens=4)))
-        told = [token for output in drain(engine) if output.request_id == 1 for token in output.tokens]
+        outputs = drain(engine)
+        told, others = ([t for output in outputs if output.request_id == i for t in output.tokens] for i in (1, 2))
+        assert 1 <= len(others) <= 4, "expected the prompt of the neighbour not to be told"
         assert [token.id for token in told[: len(prompt)]] == prompt
         assert len(told) == len(prompt) + 2
         assert told[0].logprob is None

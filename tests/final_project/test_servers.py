@@ -90,10 +90,10 @@ def test_soak() -> None:
 
     with running("reference") as (url, process):
         memory = psutil.Process(process.pid).memory_info
-        asyncio.run(storm(url, "course-base", seed=0, requests=30))
+        asyncio.run(storm(url, "course-base", seed=0, requests=20))
         before = memory().rss
-        for seed in (1, 2, 3):
-            statuses = asyncio.run(storm(url, "course-base", seed=seed, requests=30))
+        for seed in (1, 2):
+            statuses = asyncio.run(storm(url, "course-base", seed=seed, requests=20))
             assert set(statuses) <= {200, 400, 404, 413, 429, 0}
             assert statuses[200] > 0
         assert memory().rss < before + (64 << 20)

@@ -89,11 +89,12 @@ class Engine:
         for chunks in _alike(step.chunks):
             token_ids, positions, last = pad_chunks([chunk.start for chunk in chunks], [c.tokens for c in chunks])
             self.cache.select([chunk.id for chunk in chunks])
-            scoring = any(self.sequences[chunk.id].request.score_prompt for chunk in chunks)
-            given = self.model(token_ids, positions, self.cache, grouped_attention, None if scoring else last)
-            if scoring:
-                for chunk, row in zip(chunks, given, strict=True):
-                    told[chunk.id] = self._score(chunk, row)
+            scoring = [self._is_scored(chunk) for chunk in chunks]
+            given = self.model(token_ids, positions, self.cache, grouped_attention, None if any(scoring) else last)
+            if any(scoring):
+                for chunk, row, is_scored in zip(chunks, given, scoring, strict=True):
+                    if is_scored:
+                        told[chunk.id] = self._score(chunk, row)
                 given = given.take_along_dim(last[:, None, None], dim=1)
             rows = [row for row, chunk in enumerate(chunks) if chunk.samples]
             sampling += [chunks[row] for row in rows]
@@ -132,6 +133,10 @@ class Engine:
                 self.cache.commit(chunk.id, prompt)
         tokens = tell(drawn.tolist(), logits, [p.logprobs for p in params])
         return {chunk.id: token for chunk, token in zip(chunks, tokens, strict=True)}
+
+    def _is_scored(self, chunk: Chunk) -> bool:
+        request = self.sequences[chunk.id].request
+        return request.score_prompt and chunk.start < len(request.prompt)
 
     def _score(self, chunk: Chunk, logits: Float[Tensor, "positions vocab"]) -> list[Token]:
         """Return the tokens of the prompt that follow the chunk's own, and its very first one."""
