@@ -51,6 +51,9 @@ class StaticBatchingEngine:
         self.eos_token_id: int = tokenizer.eos_token_id
         self.waiting: dict[int, tuple[Request, float]] = {}  # with the time of arrival
         self.batch: list[_Row] = []
+        self.mask: torch.Tensor  # of the batch, with its last tokens and its keys and values
+        self.tokens: torch.Tensor
+        self.cache: DynamicCache
 
     def add(self, request: Request) -> None:
         """Take a sequence in; it begins with one of the next batches."""

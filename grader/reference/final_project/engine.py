@@ -144,9 +144,10 @@ class Engine:
         prompt, params = sequence.request.prompt, sequence.request.params
         scored = prompt[chunk.start + 1 : chunk.start + 1 + len(chunk.tokens)]
         tokens = tell(scored, logits[: len(scored)], [params.logprobs] * len(scored))
+        first = chunk.start + 1
         if chunk.start == 0:
-            tokens.insert(0, Token(prompt[0]))
-        new = tokens[max(0, sequence.scored - chunk.start - 1) :] if sequence.scored else tokens
+            tokens, first = [Token(prompt[0]), *tokens], 0
+        new = tokens[max(0, sequence.scored - first) :]  # after it was preempted, some were told already
         sequence.scored += len(new)
         return new
 
