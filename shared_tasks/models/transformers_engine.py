@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -28,6 +27,7 @@ from shared_tasks.models.engine import (
     each_with_params,
 )
 from shared_tasks.models.kv_cache import BatchCache, KeysAndValues
+from shared_tasks.models.linear import use_onednn
 from shared_tasks.models.next_token import choose, uniforms
 from shared_tasks.models.tokenizing import PromptTokenizer
 from shared_tasks.models.transformers_model import load_pretrained
@@ -104,10 +104,8 @@ class TransformersEngine:
         self.tokenizer = PromptTokenizer(tokenizer, self.name)
         if self.model.config._attn_implementation == "sdpa":
             self.model.set_attn_implementation("grouped_sdpa")
-        if self.device == "cpu" and torch.backends.mkldnn.is_available():
-            for module in self.model.modules():
-                if type(module) is torch.nn.Linear:
-                    module.forward = partial(_linear, module)  # type: ignore[method-assign]
+        if self.device == "cpu":
+            use_onednn(self.model)
         self._vocab_size: int = self.model.config.vocab_size
         self._sliding_window: int = getattr(self.model.config, "sliding_window", None) or sys.maxsize
         self._window: int = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
@@ -423,18 +421,6 @@ def _generation(request: _Request) -> Generation:
         generated_tokens=generated,
         forward_positions=len(request.tokens) + generated - len(completions),  # last tokens need not run
     )
-
-
-def _linear(module: torch.nn.Linear, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-    """Apply a linear layer with oneDNN where that is the faster library.
-
-    For float32 PyTorch calls MKL, which leaves half of what a CPU that is not Intel's can do. For a few rows the call
-    of oneDNN costs more than it saves.
-    """
-    if x.numel() < 32 * x.shape[-1]:
-        return torch.nn.functional.linear(x, module.weight, module.bias)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, module.weight, module.bias, "none", [], "")
-    return product
 
 
 def _grouped_attention(
