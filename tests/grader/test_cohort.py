@@ -21,7 +21,7 @@ HONEST = {
     "ada": ALL,
     "grace": ALL,
     "linus": SCORING,
-    "margaret": ALL - 26.58,  # entropy and KL, most of top_p and error rates, parts of eta, greedy search and distinct-n
+    "margaret": ALL - 26.58,  # entropy, KL, greedy search, most of top_p and error rates, parts of eta, distinct-n
     "edsger": ALL - 25.58,  # temperature, most of perplexity, generation, uniform-cost search, DExperts and guidance
     "barbara": 0.0,
     "ken": ALL - 60,  # all of sampling
