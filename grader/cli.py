@@ -18,6 +18,7 @@ from grader import doctor as examination
 from grader import reports
 from grader.assignment import UnusableInput, load_assignment
 from grader.grading import Graded, grade_cohort
+from grader.release import build
 from grader.results import SubmissionResult
 from grader.sandbox import isolation
 from grader.store import Store
@@ -77,6 +78,19 @@ def grade(
     if failures:
         (out / "failures.txt").write_text("\n\n".join(f"{g.submission.slug}\n{g.failure}" for g in failures))
         raise typer.Exit(1)
+
+
+@app.command()
+def release(
+    assignment: Annotated[str, typer.Argument(help="The assignment's name: hw1.")],
+    out: Annotated[Path, typer.Option(help="The archive to write, a .tar.gz.")],
+) -> None:
+    """Build the archive that students get."""
+    try:
+        names = build.release(load_assignment(assignment), out)
+    except (UnusableInput, OSError) as error:
+        _refuse(str(error))
+    print(f"{out}: {len(names)} files, {out.stat().st_size / (1 << 20):.1f} MiB")
 
 
 @app.command()
