@@ -106,8 +106,8 @@ class MeteredEngine:
             raise self._exceeded(max(costs))
         results: dict[int, Result] = {}
         while len(results) < len(costs):
-            first = len(results)
-            wave = range(first, first + self._reserve(costs[first:]))
+            first: int = len(results)
+            wave: range = range(first, first + self._reserve(costs[first:]))
             clock = time.perf_counter()
 
             def settle(place: int, result: Result, wave: range = wave) -> None:
