@@ -91,14 +91,15 @@ def _right(sample: Sample) -> str:
 def transitions(engine: TransformersEngine, model: str, items: Sequence[Problem], rounds: int) -> dict[str, Any]:
     """Return what a round of self-refinement does to right and wrong answers."""
     task = TASKS["math"]
-    trajectories = []
+    questions = []
     for item in items:
         asked = prompt([], task.questions(item, "cot")[0], chat=True)
-        question = Question(asked, partial(task.parse, item), engine.tokenizer.render(asked))
-        answers = refine(
-            engine, question, SamplingParams(n=rounds, temperature=0.7, max_tokens=MAX_TOKENS, seed=0)
-        ).answers
-        trajectories.append([task.gold(item) == task.parse(item, answer) for answer in answers])
+        questions.append(Question(asked, partial(task.parse, item), engine.tokenizer.render(asked)))
+    params = SamplingParams(n=rounds, temperature=0.7, max_tokens=MAX_TOKENS, seed=0)
+    trajectories = [
+        [task.gold(item) == task.parse(item, answer) for answer in refinement.answers]
+        for item, refinement in zip(items, refine(engine, questions, params), strict=True)
+    ]
     found = transition_statistics(trajectories)
     drafts = sum(trajectory[0] for trajectory in trajectories) / len(trajectories)
     after = [sum(trajectory[min(t, len(trajectory) - 1)] for trajectory in trajectories) for t in range(rounds + 1)]
@@ -175,7 +176,7 @@ def plot(rows: Sequence[Row], points: Sequence[dict[str, Any]], out: Path) -> No
 
 def main(
     out: Annotated[Path, typer.Option(help="Where table, results and plots go.")],
-    limit: Annotated[int, typer.Option(min=2, help="Problems.")] = 100,
+    limit: Annotated[int, typer.Option(min=2, help="Problems.")] = 60,
     split: Annotated[str, typer.Option(help="The split of the embedded set.")] = "dev",
 ) -> None:
     """Run the experiments of homework 2 on both course models."""

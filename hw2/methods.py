@@ -253,21 +253,20 @@ def templates_for(question: Question) -> Templates:
     return Templates(*(before + part + after for part in (REFINEMENT.draft, REFINEMENT.critique, REFINEMENT.refine)))
 
 
-def refine(engine: Engine, question: Question, params: SamplingParams) -> Refinement:
-    """Refine the answer to a question for at most n rounds, led by the model's own critique."""
-    (refinement,) = refine_answers(
+def refine(engine: Engine, questions: Sequence[Question], params: SamplingParams) -> list[Refinement]:
+    """Refine the answers to questions of one form for at most n rounds, led by the model's own critique."""
+    return refine_answers(
         engine,
-        [parts_of(question)[1]],
-        templates_for(question),
+        [parts_of(question)[1] for question in questions],
+        templates_for(questions[0]),
         lambda critique: "it is right" in critique.lower(),
         max_rounds=params.n,
         params=replace(params, n=1),
     )
-    return refinement
 
 
 def _self_refine(engine: Engine, question: Question, params: SamplingParams) -> str:
-    return refine(engine, question, params).answers[-1]
+    return refine(engine, [question], params)[0].answers[-1]
 
 
 def _self_correct(engine: Engine, question: Question, params: SamplingParams) -> str:
