@@ -162,10 +162,10 @@ def plot(rows: Sequence[Row], points: Sequence[dict[str, Any]], out: Path) -> No
         figure = Figure(figsize=(5.5, 4), layout="constrained")
         panel = figure.subplots()
         for model, colour in zip(MODELS, ("C0", "C1"), strict=True):
-            line = [point for point in points if point["model"] == model]
+            over_k = [point for point in points if point["model"] == model]
             for name, style in (("pass@k", "-"), ("maj@k", "--")):
                 panel.plot(
-                    [p["k"] for p in line], [p[name] for p in line], style, color=colour, label=f"{model}, {name}"
+                    [p["k"] for p in over_k], [p[name] for p in over_k], style, color=colour, label=f"{model}, {name}"
                 )
         panel.set(xscale="log", xticks=[1, 2, 4, 8, 16], xlabel="samples k", ylabel="accuracy", ylim=(0, 1))
         panel.set_xticklabels(["1", "2", "4", "8", "16"])
