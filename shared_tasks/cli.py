@@ -338,7 +338,7 @@ def costs(run: Run) -> list[str]:
     if usage.requests:
         rate = f", {usage.throughput:,.0f} generated tokens a second" if usage.generated_tokens else ""
         lines.append(f"this time {usage.requests} requests in {usage.seconds:.1f} s{rate}")
-    else:
+    elif not run.exceeded:
         lines.append("everything was there already; nothing ran")
     return lines
 
