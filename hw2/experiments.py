@@ -176,7 +176,7 @@ def plot(rows: Sequence[Row], points: Sequence[dict[str, Any]], out: Path) -> No
 
 def main(
     out: Annotated[Path, typer.Option(help="Where table, results and plots go.")],
-    limit: Annotated[int, typer.Option(min=2, help="Problems.")] = 60,
+    limit: Annotated[int, typer.Option(min=2, help="Problems.")] = 40,
     split: Annotated[str, typer.Option(help="The split of the embedded set.")] = "dev",
 ) -> None:
     """Run the experiments of homework 2 on both course models."""
