@@ -128,6 +128,10 @@ class TransformersEngine:
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
+    def count_tokens(self, prompt: Prompt, continuation: str = "") -> int:
+        """Return the number of tokens; see `Engine`."""
+        return self.tokenizer.count(prompt, continuation)
+
     @torch.inference_mode()
     def generate(
         self,
