@@ -41,6 +41,7 @@ STUDENTS = {
     "hw1": [
         Student("ada", "full marks, written differently from the reference", _hw1("other"), "folder"),
         Student("grace", "full marks, with a helper module", _hw1("other", scoring="own"), "zip in a folder"),
+        Student("hedy", "full marks, written from the handout alone", {}),
         Student("linus", "did scoring and did not begin the rest", _hw1("stub", scoring="other"), "flat zip"),
         Student("margaret", "seven plausible mistakes", _hw1("other", scoring="own"), "folder"),
         Student("edsger", "six plausible mistakes", _hw1("own", scoring="other")),

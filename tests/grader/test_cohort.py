@@ -20,6 +20,7 @@ SCORING = 40.0
 HONEST = {
     "ada": ALL,
     "grace": ALL,
+    "hedy": ALL,
     "linus": SCORING,
     "margaret": ALL - 26.58,  # entropy, KL, greedy search, most of top_p and error rates, parts of eta, distinct-n
     "edsger": ALL - 25.58,  # temperature, most of perplexity, generation, uniform-cost search, DExperts and guidance
