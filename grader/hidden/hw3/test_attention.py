@@ -263,17 +263,16 @@ class TestTiledAttention:
             assert_close(actual, dense(*inputs)[0], tolerance / 2, f"attention in {dtype}")
 
     def test_memory(self):
-        """Never holds all the scores: it takes 32 heads of 2,048 by 4,096 positions within the memory there is.
+        """Never holds all the scores: it takes 16 heads of 1,024 by 4,096 positions within the memory there is.
 
         A tile of scores has query_tile by key_tile positions. Loop over tiles; do not mask or repeat all at once.
         """
-        queries, keys, values = normal(1, 1, 32, 2048, 1), normal(2, 1, 1, 4096, 1), normal(3, 1, 1, 4096, 1)
-        mask = torch.ones(1, 1, 4096, dtype=torch.bool).expand(1, 2048, 4096)
-        inputs = (queries.float(), keys.float(), values.float(), mask)
-        with Largest(32 * 2048 * 4096 // 4):
-            actual = attention.tiled_attention(*inputs, query_tile=256, key_tile=512)
-        expected, _ = dense(queries[:, :, ::512], keys, values, mask[:, ::512])
-        assert_close(actual[:, :, ::512], expected, 1e-4, "every 512th position")
+        queries, keys, values = normal(1, 1, 16, 1024, 1), normal(2, 1, 1, 4096, 1), normal(3, 1, 1, 4096, 1)
+        mask = torch.ones(1, 1024, 4096, dtype=torch.bool)
+        with Largest(16 * 1024 * 4096 // 4):
+            actual = attention.tiled_attention(queries, keys, values, mask, query_tile=256, key_tile=512)
+        expected, _ = dense(queries[:, :, ::256], keys, values, mask[:, ::256])
+        assert_close(actual[:, :, ::256], expected, 1e-6, "every 256th position")
 
 
 class TestSlidingWindowMask:
@@ -318,7 +317,7 @@ class TestSlidingWindowCache:
     def test_any_chunks(self):
         """Equals the banded mask for chunks of any size, after any number of wraps.
 
-        A chunk's first queries still see keys whose slots its last keys take: put old and new together before you write.
+        A chunk's first queries still see keys whose slots its last keys take: join old and new before you write.
         """
         queries, keys, values = normal(1, 2, 2, 17, 3), normal(2, 2, 2, 17, 3), normal(3, 2, 2, 17, 3)
         for window in (1, 2, 4, 5, 16, 30):
@@ -404,7 +403,7 @@ class TestSlidingWindowCache:
 
 def linear(queries, keys, values):
     """Compute causal linear attention and its last state in float64."""
-    phi = [torch.where(x > 0, x + 1, x.double().exp()).double() for x in (queries, keys)]
+    phi = [torch.where(x > 0, x + 1, x.exp()) for x in (queries.double(), keys.double())]
     weights = torch.einsum("bhtd,bhsd->bhts", *phi) * torch.ones(queries.shape[2], keys.shape[2]).tril()
     output = (weights / weights.sum(-1, keepdim=True)) @ values.double()
     return output, torch.einsum("bhsd,bhsv->bhdv", phi[1], values.double()), phi[1].sum(2)
@@ -511,10 +510,9 @@ class TestLinearAttentionChunked:
 
 def space(seed, length=13, channels=3, state=4):
     """Return x, delta, a, b, c and a state to begin from."""
-    return (
-        normal(seed, 2, length, channels), normal(seed + 1, 2, length, channels).exp(), -normal(seed + 2, channels, state).exp(),
-        normal(seed + 3, 2, length, state), normal(seed + 4, 2, length, state), normal(seed + 5, 2, channels, state),
-    )  # fmt: skip
+    steps, decays = normal(seed + 1, 2, length, channels).exp(), -normal(seed + 2, channels, state).exp()
+    b, c = normal(seed + 3, 2, length, state), normal(seed + 4, 2, length, state)
+    return normal(seed, 2, length, channels), steps, decays, b, c, normal(seed + 5, 2, channels, state)
 
 
 def scan(x, delta, a, b, c, state=None):
@@ -562,11 +560,9 @@ def check_strong_decay(function):
     for factor in (200.0, 1e-6):
         x, delta, a, b, c, state = cast(space(30, 40), torch.float32)
         y, h = function(x, factor * delta, a, b, c, state)
-        expected = scan(x, factor * delta, a, b, c, state)
-        assert_close(
-            y / factor, expected[0] / factor, 1e-3 if factor > 1 else 1.0, f"the output with steps times {factor}"
-        )
-        assert_close(h, expected[1], 1e-3 * max(factor, 1), f"the last state with steps times {factor}")
+        for actual, expected in zip((y, h), scan(x, factor * delta, a, b, c, state), strict=True):
+            scale = float(expected.abs().max())
+            assert_close(actual / scale, expected / scale, 1e-4, f"output or last state with steps times {factor}")
 
 
 class TestSelectiveScan:
@@ -633,7 +629,7 @@ class TestAssociativeScan:
         """
         first, second = normal(1, 2, 9, 3), normal(2, 2, 9)
         before = first.clone(), second.clone()
-        sums = attention.associative_scan(lambda l, r: (l[0] + r[0], l[1] + r[1]), (first, second))
+        sums = attention.associative_scan(lambda left, right: (left[0] + right[0], left[1] + right[1]), (first, second))
         for total, element, old in zip(sums, (first, second), before, strict=True):
             assert_close(total, old.cumsum(1), 1e-6, "the running sums")
             assert_close(element, old, 0, "the elements after the call")
