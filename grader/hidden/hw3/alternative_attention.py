@@ -298,7 +298,7 @@ def selective_scan_parallel(
     drive = torch.einsum("btc,bts->btcs", step * u, write)
     begin = torch.zeros_like(drive[:, :1]) if state is None else state.to(wide)[:, None]
     decay, drive = torch.cat([torch.ones_like(begin), decay], dim=1), torch.cat([begin, drive], dim=1)
-    states = associative_scan(lambda l, r: (l[0] * r[0], torch.addcmul(r[1], r[0], l[1])), (decay, drive))[1]
+    states = associative_scan(lambda p, q: (p[0] * q[0], torch.addcmul(q[1], q[0], p[1])), (decay, drive))[1]
     return torch.einsum("btcs,bts->btc", states[:, 1:], read).to(x.dtype), states[:, -1]
 
 

@@ -51,7 +51,7 @@ def verify(p: Float[Tensor, "rows vocab"], draft: Draft, rng: Randomness) -> lis
     coins = rng.bernoulli(ratios.clamp(max=1.0)).tolist()
     accepted = coins.index(False) if False in coins else count
     law = p[accepted] if accepted == count else residual(p[accepted], draft.probs[accepted])
-    return list(draft.tokens[:accepted]) + [int(rng.categorical(law))]
+    return [*draft.tokens[:accepted], int(rng.categorical(law))]
 
 
 def sampling_probs(
