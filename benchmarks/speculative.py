@@ -98,6 +98,7 @@ def main(
     results = {way: [run(*way, seed) for seed in range(rounds)] for way in ways}
     plain = results["plain", 0]
     pass_cost = median(r[2].seconds / r[2].calls for r in plain)
+    plain_seconds = median(r[1] for r in plain)
     table = Table(
         "drafter", "lookahead", "target passes", "accepted", "tokens / pass", "seconds", "speed-up", "predicted"
     )
