@@ -98,7 +98,7 @@ def main(
     results = {way: [run(*way, seed) for seed in range(rounds)] for way in ways}
     plain = results["plain", 0]
     pass_cost = median(r[2].seconds / r[2].calls for r in plain)
-    plain_seconds = median(r[1] for r in plain)
+    plain_pace = median(r[1] / sum(map(len, r[0])) for r in plain)  # seconds a token: sampled texts differ in length
     table = Table(
         "drafter", "lookahead", "target passes", "accepted", "tokens / pass", "seconds", "speed-up", "predicted"
     )
@@ -107,13 +107,13 @@ def main(
         if temperature == 0 and texts != plain[-1][0]:
             raise SystemExit(f"expected the texts of plain decoding, got others with {kind}, lookahead {g}")
         tokens = sum(map(len, texts))
-        seconds = median(r[1] for r in runs)
+        seconds, pace = median(r[1] for r in runs), median(r[1] / sum(map(len, r[0])) for r in runs)
         per_pass = tokens / counted.calls
         # What a round costs in plain passes: those of the drafter and one of the target, both as measured.
         cost = (counted.seconds + cheap.seconds) / counted.calls / pass_cost
         table.add_row(
             kind, str(g), str(counted.calls), f"{(tokens - counted.calls) / drafted:.2f}" if drafted else "",
-            f"{per_pass:.2f}", f"{seconds:.2f}", f"{plain_seconds / seconds:.2f}", f"{per_pass / cost:.2f}",
+            f"{per_pass:.2f}", f"{seconds:.2f}", f"{plain_pace / pace:.2f}", f"{per_pass / cost:.2f}",
         )  # fmt: skip
     Console(width=110).print(table)
     for (kind, g), runs in results.items():
