@@ -20,10 +20,19 @@ from grader.assignment import UnusableInput, load_assignment
 from grader.grading import Graded, grade_cohort
 from grader.results import SubmissionResult
 from grader.sandbox import isolation
-from grader.store import Store
 from grader.shared_engine import EngineStopped, SharedEngine
+from grader.store import Store
 from grader.submissions import collect
-from grader.systems import TASKS, SystemResult, SystemStore, Terms, load_questions, run_systems, systems_assignment
+from grader.systems import (
+    TASKS,
+    SystemResult,
+    SystemStore,
+    TaskScore,
+    Terms,
+    load_questions,
+    run_systems,
+    systems_assignment,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Grade submissions in a sandbox.")
 console = Console(stderr=True)
@@ -99,8 +108,6 @@ def run_systems_command(
     from shared_tasks.models.transformers_engine import TransformersEngine
 
     try:
-        if split not in ("dev_test", "hidden"):
-            raise UnusableInput(f"no split {split!r}; there are: dev_test, hidden")
         assignment = systems_assignment()
         isolation.check()
         cohort = collect(submissions, assignment)
@@ -138,7 +145,7 @@ def _systems_table(results: list[SystemResult]) -> Table:
     for column in ("all tasks", *TASKS, "tokens a question", "seconds"):
         table.add_column(column, justify="right")
     for result in results:
-        scores = [result, *result.tasks.values()] if result.tasks else []
+        scores: list[SystemResult | TaskScore] = [result, *result.tasks.values()] if result.tasks else []
         cells = [f"{100 * score.accuracy:.1f} ± {100 * score.standard_error:.1f}" for score in scores]
         cells += ["–"] * (1 + len(TASKS) - len(cells))
         words = _plain(result.refusal or "; ".join(result.reasons))[:120]

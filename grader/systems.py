@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from grader.assignment import Assignment, Points, Problem, load_assignment
+from grader.assignment import Assignment, Points, Problem, UnusableInput, load_assignment
 from grader.results import Outcome
 from grader.sandbox.isolation import KIT
 from grader.sandbox.remote import NoAnswer, RemoteFunction, class_interfaces
@@ -30,7 +30,7 @@ from shared_tasks.tasks.loading import load
 from shared_tasks.tasks.registry import find_task
 from shared_tasks.tasks.task import Example, Output, Task
 
-Split = Literal["dev_test", "hidden"]
+SPLITS = ("dev_test", "hidden")
 TASKS = ("math", "multiple_choice", "open_ended")
 BATCH = 60  # prompts of one call
 MAX_ANSWER = 20_000  # characters; what is beyond is cut off
@@ -103,7 +103,7 @@ class Terms(msgspec.Struct, frozen=True):
     fingerprint: str
     token_budget: int
     """A question."""
-    split: Split
+    split: str
     limit: int | None
     """Questions of each task."""
     seconds_per_question: float
@@ -144,8 +144,13 @@ def systems_assignment() -> Assignment:
     return msgspec.structs.replace(homework, problems=[*homework.problems, system])
 
 
-def load_questions(split: Split, limit: int | None) -> list[Question]:
-    """Return the questions of all tasks, mixed; the order depends on their number alone."""
+def load_questions(split: str, limit: int | None) -> list[Question]:
+    """Return the questions of all tasks, mixed; the order depends on their number alone.
+
+    Raises UnusableInput for a split that there is not.
+    """
+    if split not in SPLITS:
+        raise UnusableInput(f"no split {split!r}; there are: {', '.join(SPLITS)}")
     questions = [
         Question(task, example, task.questions(example, "direct")[0])
         for task in map(find_task, TASKS)
@@ -321,7 +326,7 @@ def _score(question: Question, text: str) -> float:
 
 def _key(submission: Submission, assignment: Assignment, terms: Terms) -> str:
     """Return what the calls of a system depend on, as a hash."""
-    hashed = hashlib.sha256(f"{submission.digest} {assignment.digest} {terms}".encode())
+    hashed = hashlib.sha256(f"{submission.digest} {load_assignment(assignment.name).digest} {terms}".encode())
     for file in ("systems.py", "shared_engine.py"):
         hashed.update((KIT / "grader" / file).read_bytes())
     if terms.split == "hidden":

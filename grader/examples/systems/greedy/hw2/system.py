@@ -3,7 +3,7 @@
 This one gives the model's most likely answer and leaves the rest of its budget unused. Make it better.
 """
 
-from shared_tasks.models.engine import SamplingParams
+from shared_tasks.models.engine import Prompt, SamplingParams
 from shared_tasks.models.metered import MeteredEngine
 
 MAX_TOKENS = 128
@@ -16,8 +16,8 @@ def answer(prompts: list[str], engine: MeteredEngine) -> list[str]:
     their words. Every call has a budget for all of its prompts together: `engine.remaining` tokens are left of it, and
     `engine.count_tokens(prompt)` costs nothing. A request that could cost more than is left raises TokenBudgetExceeded.
     """
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    fair = engine.remaining // len(prompts)
+    chats: list[Prompt] = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    fair = (engine.remaining or 0) // len(prompts)
     rooms = [min(MAX_TOKENS, fair - engine.count_tokens(chat)) for chat in chats]
     asked = [i for i, room in enumerate(rooms) if room > 0]
     params = [SamplingParams(temperature=0.0, max_tokens=rooms[i]) for i in asked]

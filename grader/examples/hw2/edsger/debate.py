@@ -1,0 +1,6 @@
+_debate = debate
+
+
+def debate(*arguments, **keywords):
+    result = _debate(*arguments, **keywords)
+    return dataclasses.replace(result, answer=None) if dataclasses.is_dataclass(result) else result
