@@ -3,4 +3,4 @@ _debate = debate
 
 def debate(*arguments, **keywords):
     result = _debate(*arguments, **keywords)
-    return dataclasses.replace(result, answer=None) if dataclasses.is_dataclass(result) else result
+    return type(result)(result.rounds, result.rounds[-1][0])  # the first agent decides

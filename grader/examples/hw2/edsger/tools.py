@@ -1,2 +1,2 @@
 def calculate(expression):
-    return str(eval(expression))
+    return eval(expression)

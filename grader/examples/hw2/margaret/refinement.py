@@ -1,6 +1,6 @@
 _transition_statistics = transition_statistics
 
 
-def transition_statistics(*arguments):
-    swapped = _transition_statistics(*reversed(arguments))  # before and after, mixed up
-    return swapped
+def transition_statistics(correct):
+    found = _transition_statistics(correct)
+    return Transitions(found.becomes_correct, found.stays_correct)  # mixed up
