@@ -194,8 +194,12 @@ def grouped_attention(queries: Heads, keys: Heads, values: Heads, mask: Bool[Ten
 
 
 def _alike(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
-    """Return chunks in groups of similar length: filled up to the longest of a group, none doubles in length."""
-    groups: dict[int, list[Chunk]] = defaultdict(list)
+    """Return chunks in groups of similar length and similar context: a group is filled up to its longest of both.
+
+    Neither doubles, but that contexts of up to 255 tokens go together: more rows at once are worth more there.
+    """
+    groups: dict[tuple[int, int], list[Chunk]] = defaultdict(list)
     for chunk in chunks:
-        groups[len(chunk.tokens).bit_length()].append(chunk)
+        length = len(chunk.tokens)
+        groups[length.bit_length(), max(8, (chunk.start + length).bit_length())].append(chunk)
     return list(groups.values())
