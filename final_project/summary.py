@@ -102,10 +102,8 @@ Questions = dict[str, tuple[str, Any]]
 """From a question as it is asked to its task's name and the item, with which an answer to it can be scored."""
 
 
-def load_questions(
-    split: str | None = None, data: Mapping[str, Any] | None = None
-) -> tuple[dict[str, Pool], Questions]:
-    """Load what the load test asks: from an embedded split, or from a file for each task."""
+def load_questions(split: str | None = None, data: Path | None = None) -> tuple[dict[str, Pool], Questions]:
+    """Load what the load test asks: an embedded split, or the files TASK.jsonl of a folder."""
     pools: dict[str, Pool] = {}
     questions: Questions = {}
     for name in ASKED:
