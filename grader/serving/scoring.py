@@ -85,7 +85,7 @@ def scale(value: float, simple: float, improved: float, best: float, marks: Mark
 
 
 def reaches(system: Measured, simple: Measured, standard_errors: float) -> bool:
-    """Return whether a system is as accurate as the simple baseline, up to so many standard errors of the difference."""
+    """Return whether a system is as accurate as the simple baseline, within standard errors of the difference."""
     slack = standard_errors * math.hypot(system.accuracy_error, simple.accuracy_error)
     return system.accuracy >= simple.accuracy - slack
 
@@ -148,7 +148,7 @@ def earned(
     for student, own in students.items():
         of_systems = {name: parts(system) for name, system in own.items()}
         best = {
-            part: max(of_systems, key=lambda name: of_systems[name][part], default="")  # noqa: B023 - called at once
+            part: max(of_systems, key=lambda name: of_systems[name][part], default="")
             for part in ("accuracy", "efficiency", "tradeoff")
         }
         got = {part: of_systems[name][part] if name else 0.0 for part, name in best.items()}
