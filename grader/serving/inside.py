@@ -1,8 +1,9 @@
 """Inside the sandbox, as process 1: starts the server, and makes sockets for the judge.
 
-A socket stays in the network in which it was made, whoever uses it. So the judge, outside, reaches the server's loopback
-with sockets from here, and the server reaches nothing: there is nobody but itself in its network. Run as a file, with
-the control socket's descriptor, the limits in JSON, and the server's command; it needs nothing but the standard library.
+A socket stays in the network in which it was made, whoever uses it. So the judge, outside, reaches the server's
+loopback with sockets from here, and the server reaches nothing: there is nobody but itself in its network. Run as a
+file, with the control socket's descriptor, the limits in JSON, and the server's command; it needs nothing but the
+standard library.
 """
 
 import contextlib
