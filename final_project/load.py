@@ -190,7 +190,8 @@ def served_model_name(url: str) -> str:
 
 def model_tokenizer(name_or_path: str) -> PromptTokenizer:
     """Return a model's tokenizer. Raises ValueError when there is no such model, or it has no chat template."""
-    tokenizer = PromptTokenizer(AutoTokenizer.from_pretrained(model_folder(name_or_path)), name_or_path)
+    folder = model_folder(name_or_path)
+    tokenizer = PromptTokenizer(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), folder.name)
     tokenizer.render([{"role": "user", "content": "?"}])
     return tokenizer
 

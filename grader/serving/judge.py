@@ -80,7 +80,7 @@ def run_sandboxed(
                 await server.wait_until_healthy(client)
                 watching = asyncio.create_task(server.watch())
                 try:
-                    records = await replay(trace, client, tokenizer.name, tokenizer, test.seconds, on_end)
+                    records = await replay(trace, client, result.model, tokenizer, test.seconds, on_end)
                 finally:
                     watching.cancel()
                 result.failure = server.ended()
@@ -88,7 +88,7 @@ def run_sandboxed(
 
     try:
         tokenizer = model_tokenizer(result.model)
-        tokenizer.name = result.model = Path(result.model).name  # as the server calls it
+        result.model = Path(result.model).name  # as the server calls it
         records = asyncio.run(run())
     except (NotServing, ValueError, OSError) as error:
         result.failure = str(error)
