@@ -138,7 +138,7 @@ class SandboxedServer:
         """Return what carries an httpx client's requests into the sandbox, whatever host their URLs name."""
         transport = httpx.AsyncHTTPTransport(trust_env=False)
         # httpx lets nobody choose the network of its connections; httpcore, which it stands on, does.
-        transport._pool = httpcore.AsyncConnectionPool(  # type: ignore[assignment]
+        transport._pool = httpcore.AsyncConnectionPool(
             max_connections=None, max_keepalive_connections=None, network_backend=_Loopback(self)
         )
         return transport
