@@ -105,10 +105,10 @@ def audit(folder: Path, rules: Forbidden) -> list[str]:
             if file.read(4) == b"\x7fELF":
                 found.append(f"{name} is machine code: hand in its source")
         if path.suffix == ".py":
+            lines = {(line, forbidden_module(imported, rules)) for line, imported in imports(path.read_bytes())}
             found += [
-                f"{name}, line {line}, imports {imported}, which is forbidden"
-                for line, imported in sorted(imports(path.read_bytes()))
-                if forbidden_module(imported, rules) is not None
+                f"{name}, line {line}, imports {module}, which is forbidden"
+                for line, module in sorted((line, module) for line, module in lines if module is not None)
             ]
     return found
 
