@@ -18,6 +18,9 @@ from grader.serving.scoring import Earned, Measured, earned, front, reaches
 BASELINES = "baselines"
 """The student that the two baselines are kept under."""
 BINS = 30
+PLOT_HEIGHT = 160  # of the charts, in their own units
+LABEL_HEIGHT = 10  # of a name, likewise
+LABEL_WIDTH = 0.25  # of a name, as a share of the plot
 LATENCY_WORDS = {
     "time_to_first_token": "Time to first token",
     "time_per_output_token": "Time per output token",
@@ -77,6 +80,8 @@ class Dot(NamedTuple):
     kind: str
     """own, other or baseline."""
     system: Measured
+    label_at: float = 0.0
+    """The height of its name, where it covers no other one."""
 
 
 class ParetoPlot(NamedTuple):
@@ -239,4 +244,17 @@ def pareto(standing: Standing, own: tuple[str, str] | None) -> ParetoPlot:
     staircase = [(0.0, steps[0].accuracy)]
     for step in steps:
         staircase += [(staircase[-1][0], step.accuracy), (step.served, step.accuracy)]
-    return ParetoPlot(x, y, dots, [*staircase, (steps[-1].served, 0.0)])
+    return ParetoPlot(x, y, _labelled(dots, x, y), [*staircase, (steps[-1].served, 0.0)])
+
+
+def _labelled(dots: Sequence[Dot], x: Axis, y: Axis) -> list[Dot]:
+    """Return the dots from top to bottom, the name of each below those before it that it would cover."""
+    placed: list[Dot] = []
+    for dot in sorted(dots, key=lambda dot: (-dot.system.accuracy, -dot.system.served)):
+        height = PLOT_HEIGHT * (1 - dot.system.accuracy / y.end) + 3
+        for other in placed:
+            near = abs(other.system.served - dot.system.served) < LABEL_WIDTH * x.end
+            if near and other.label and abs(other.label_at - height) < LABEL_HEIGHT:
+                height = other.label_at + LABEL_HEIGHT
+        placed.append(dot._replace(label_at=height))
+    return placed
