@@ -254,8 +254,10 @@ def create_app(engine: interface.Engine, model: ServedModel, max_sequences: int 
         except EngineFailed:
             raise APIError(500, "the engine has failed; the server's log says why") from None
         finally:
-            metrics.prompt_tokens.inc(job.prompt_tokens)
-            metrics.generated_tokens.inc(sum(piece.generated for piece in job.answers.values()))
+            usage = job.usage()
+            if usage["completion_tokens"]:  # else it was refused, or given up before it began
+                metrics.prompt_tokens.inc(usage["prompt_tokens"])
+                metrics.generated_tokens.inc(usage["completion_tokens"])
 
     async def run(job: Job) -> None:
         async with contextlib.aclosing(outputs(job)) as pieces:

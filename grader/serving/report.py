@@ -13,7 +13,7 @@ from final_project.summary import ASKED, Record
 from grader.reports import render_page, spreadsheet_text
 from grader.serving.judge import Result
 from grader.serving.rules import LoadTest
-from grader.serving.scoring import Earned, Measured, earned, front, reaches
+from grader.serving.scoring import Earned, Measured, earned, front, in_tradeoff, reaches
 
 BASELINES = "baselines"
 """The student that the two baselines are kept under."""
@@ -38,6 +38,8 @@ class Standing(NamedTuple):
     """Whether it is as accurate as the simple baseline; empty without baselines."""
     earned: dict[str, Earned]
     """By student; empty without baselines."""
+    front: list[Measured]
+    """From the most accurate to the one that serves most."""
 
 
 class Axis(NamedTuple):
@@ -104,12 +106,13 @@ def stand(results: Sequence[Result], test: LoadTest) -> Standing:
         if student != BASELINES:
             students.setdefault(student, {})[system] = place
     if not {"simple", "improved"} <= set(baselines):
-        return Standing(list(results), measured, {}, {})
-    marks = measured[BASELINES, "simple"], measured[BASELINES, "improved"]
-    reached = {key: reaches(place, marks[0], test.standard_errors) for key, place in measured.items()}
-    return Standing(
-        list(results), measured, reached, earned(students, *marks, test.points, test.marks, test.standard_errors)
-    )
+        return Standing(list(results), measured, {}, {}, front(list(measured.values())))
+    simple_place, improved_place = measured[BASELINES, "simple"], measured[BASELINES, "improved"]
+    conditions = test.conditions
+    reached = {key: reaches(place, simple_place, conditions.standard_errors) for key, place in measured.items()}
+    traded = [place for place in measured.values() if in_tradeoff(place, simple_place, conditions.least_accuracy)]
+    points = earned(students, simple_place, improved_place, test.points, test.marks, conditions)
+    return Standing(list(results), measured, reached, points, front(traded))
 
 
 def run_page(result: Result, records: Sequence[Record], standing: Standing, test: LoadTest) -> str:
@@ -240,7 +243,7 @@ def pareto(standing: Standing, own: tuple[str, str] | None) -> ParetoPlot:
         else:
             dots.append(Dot("", "other", place))
     x, y = axis(max(dot.system.served for dot in dots)), axis(max(dot.system.accuracy for dot in dots))
-    steps = front([dot.system for dot in dots])
+    steps = standing.front
     staircase = [(0.0, steps[0].accuracy)]
     for step in steps:
         staircase += [(staircase[-1][0], step.accuracy), (step.served, step.accuracy)]
@@ -251,7 +254,7 @@ def _labelled(dots: Sequence[Dot], x: Axis, y: Axis) -> list[Dot]:
     """Return the dots from top to bottom, the name of each below those before it that it would cover."""
     placed: list[Dot] = []
     for dot in sorted(dots, key=lambda dot: (-dot.system.accuracy, -dot.system.served)):
-        height = PLOT_HEIGHT * (1 - dot.system.accuracy / y.end) + 3
+        height = PLOT_HEIGHT * (1 - dot.system.accuracy / y.end) - 4
         for other in placed:
             near = abs(other.system.served - dot.system.served) < LABEL_WIDTH * x.end
             if near and other.label and abs(other.label_at - height) < LABEL_HEIGHT:

@@ -14,7 +14,7 @@ from final_project.trace import Phase
 from grader.assignment import UnusableInput
 from grader.sandbox.isolation import KIT
 from grader.serving.sandboxed import ServerLimits
-from grader.serving.scoring import Marks, Points
+from grader.serving.scoring import Conditions, Marks, Points
 from grader.submissions import Refused, read_files
 
 CONFIGURATION = Path(__file__).with_name("final_project.toml")
@@ -31,11 +31,11 @@ class LoadTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     seconds: Annotated[float, msgspec.Meta(gt=0)]
     phases: Annotated[list[Phase], msgspec.Meta(min_length=1)]
-    standard_errors: float
     packages: list[str]
     limits: ServerLimits
     points: Points
     marks: Marks
+    conditions: Conditions
 
 
 class Forbidden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -28,6 +28,13 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     best: float
 
 
+class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How accurate a system must be to earn points for what it serves."""
+
+    standard_errors: float  # of the difference, by which it may be below the simple baseline and earn by efficiency
+    least_accuracy: float  # the part of the simple baseline's accuracy without which it is left out of the trade-off
+
+
 class Measured(NamedTuple):
     """A system on the two axes."""
 
@@ -115,42 +122,53 @@ def distance(system: Measured, systems: Sequence[Measured]) -> float:
     )
 
 
+def in_tradeoff(system: Measured, simple: Measured, least_accuracy: float) -> bool:
+    """Return whether a system has at least so large a part of the simple baseline's accuracy.
+
+    Without this a server that answers at once with anything would be on the front.
+    """
+    return system.accuracy >= least_accuracy * simple.accuracy
+
+
 def earned(
     students: Mapping[str, Mapping[str, Measured]],
     simple: Measured,
     improved: Measured,
     points: Points,
     marks: Marks,
-    standard_errors: float,
+    conditions: Conditions,
 ) -> dict[str, Earned]:
     """Return what each student earns by the best of the own systems in each part.
 
-    Efficiency earns nothing with a system that is less accurate than the simple baseline (see `reaches`).
+    Efficiency earns nothing with a system that is less accurate than the simple baseline (see `reaches`), nor does the
+    trade-off with one that is far less accurate (see `in_tradeoff`).
     """
     systems = [system for own in students.values() for system in own.values()]
-    everything = [*systems, simple, improved]
+    fast = [system for system in systems if reaches(system, simple, conditions.standard_errors)]
+    traded = [system for system in systems if in_tradeoff(system, simple, conditions.least_accuracy)]
+    closeness = {system: 1 - distance(system, [*traded, simple, improved]) for system in (*traded, simple, improved)}
     best_accuracy = max((system.accuracy for system in systems), default=0.0)
-    best_served = max((s.served for s in systems if reaches(s, simple, standard_errors)), default=0.0)
-    closeness = {system: 1 - distance(system, everything) for system in everything}
+    best_served = max((system.served for system in fast), default=0.0)
+    best_closeness = max((closeness[system] for system in traded), default=0.0)
 
     def parts(system: Measured) -> dict[str, float]:
-        share = scale(system.accuracy, simple.accuracy, improved.accuracy, best_accuracy, marks)
-        efficiency = scale(system.served, simple.served, improved.served, best_served, marks)
-        best_closeness = max((closeness[system] for system in systems), default=1.0)
-        tradeoff = scale(closeness[system], closeness[simple], closeness[improved], best_closeness, marks)
+        accuracy = scale(system.accuracy, simple.accuracy, improved.accuracy, best_accuracy, marks)
+        efficiency = tradeoff = 0.0
+        if system in fast:
+            efficiency = scale(system.served, simple.served, improved.served, best_served, marks)
+        if system in traded:
+            tradeoff = scale(closeness[system], closeness[simple], closeness[improved], best_closeness, marks)
         return {
-            "accuracy": points.accuracy * share,
-            "efficiency": points.efficiency * efficiency if reaches(system, simple, standard_errors) else 0.0,
+            "accuracy": points.accuracy * accuracy,
+            "efficiency": points.efficiency * efficiency,
             "tradeoff": points.tradeoff * tradeoff,
         }
 
     result = {}
     for student, own in students.items():
         of_systems = {name: parts(system) for name, system in own.items()}
-        best = {
-            part: max(of_systems, key=lambda name: of_systems[name][part], default="")
-            for part in ("accuracy", "efficiency", "tradeoff")
-        }
-        got = {part: of_systems[name][part] if name else 0.0 for part, name in best.items()}
-        result[student] = Earned(**got, by_system=best)
+        got, by_system = {}, {}
+        for part in ("accuracy", "efficiency", "tradeoff"):
+            got[part], by_system[part] = max(((one[part], name) for name, one in of_systems.items()), default=(0.0, ""))
+        result[student] = Earned(**got, by_system=by_system)
     return result

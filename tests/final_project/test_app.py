@@ -260,9 +260,15 @@ class TestFailures:
         )
         assert response.status_code == 400
 
-    def test_metrics_count_statuses(self, server: Any) -> None:
-        """Answers are counted by their status."""
+    def test_metrics_count_statuses(self, server: Any, engine: Any) -> None:
+        """Answers are counted by their status; what is refused costs no tokens."""
         complete(server)
         complete(server, n=0)
         assert metric(server, 'responses_total{status="200"}') == 1
         assert metric(server, 'responses_total{status="400"}') == 1
+        engine.go.clear()
+        held = raw_request(server, n=8)
+        assert eventually(lambda: len(engine.requests) == 8)
+        assert complete(server).status_code == 429
+        assert metric(server, "prompt_tokens_total") == 3
+        held.close()

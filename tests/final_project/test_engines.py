@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 import torch
 
+from final_project.app import ServedModel, create_app
 from final_project.interface import Output, Request
 from grader.reference.final_project.baselines import StaticBatchingEngine
 from grader.reference.final_project.engine import Engine
-from shared_tasks.models.engine import SamplingParams
+from shared_tasks.models.endpoint import EndpointEngine
+from shared_tasks.models.engine import Prompt, SamplingParams
 from shared_tasks.models.folders import model_folder
 from shared_tasks.models.transformers_engine import TransformersEngine
+from tests.final_project.conftest import LiveServer
 
 PROMPTS = ["Mia has 12 apples", "Once upon a time there was a dog that", "2", "The answer is (A) because " * 6]
 
@@ -217,3 +220,26 @@ class TestStaticBatching:
         engine.add(Request(1, [5], SamplingParams(max_tokens=1)))
         order = [output.request_id for output in drain(engine)]
         assert order == [0, 0, 0, 1]
+
+
+class TestThroughTheServer:
+    """The shared tasks' client of servers, on the reference."""
+
+    def test_endpoint(self, judge: TransformersEngine, model: ServedModel) -> None:
+        """Greedy and seeded texts, chats, and the log-likelihoods of options are the judge's own."""
+        live = LiveServer(create_app(make_reference(), model))
+        try:
+            engine = EndpointEngine(live.url, tokenizer=str(model_folder("course-small")))
+            prompts: list[Prompt] = [*PROMPTS, [{"role": "user", "content": "What is 2 + 3?"}]]
+            params = SamplingParams(temperature=0.8, seed=5, n=2, max_tokens=20, stop=("e",), logprobs=0)
+            for given, right in zip(engine.generate(prompts, params), judge.generate(prompts, params), strict=True):
+                assert given.prompt_tokens == right.prompt_tokens
+                for completion, other in zip(given.completions, right.completions, strict=True):
+                    assert (completion.text, completion.finish_reason) == (other.text, other.finish_reason)
+                    assert completion.logprobs == pytest.approx(other.logprobs, abs=1e-3)
+            pairs = [PROMPTS[0]] * 3, [" and", " zebra zebra", " more than he needs"]
+            for score, other_score in zip(engine.loglikelihood(*pairs), judge.loglikelihood(*pairs), strict=True):
+                assert score.logprobs == pytest.approx(other_score.logprobs, abs=1e-3)
+                assert score.is_greedy == other_score.is_greedy
+        finally:
+            live.stop()

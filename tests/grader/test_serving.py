@@ -31,6 +31,7 @@ from grader.serving.rules import (
     stage,
 )
 from grader.serving.scoring import (
+    Conditions,
     Marks,
     Measured,
     Points,
@@ -46,6 +47,8 @@ from grader.submissions import Refused
 
 MARKS = Marks(simple=0.8, improved=0.9, best=1.0)
 TASKS = ("math", "choice")
+POINTS = Points(accuracy=25, efficiency=25, tradeoff=15, by_hand=35)
+CONDITIONS = Conditions(standard_errors=2, least_accuracy=0.5)
 
 
 # Points
@@ -135,15 +138,16 @@ def test_the_best_of_each_part_counts() -> None:
     students = {
         "ada": {"slow": Measured(0.8, 50), "fast": Measured(0.5, 400)},
         "bob": {"wrong": Measured(0.25, 1000)},
+        "mallory": {"at once": Measured(0.2, 5000)},
         "eve": {},
     }
-    points = Points(accuracy=25, efficiency=25, tradeoff=15, by_hand=35)
-    found = earned(students, simple, improved, points, MARKS, standard_errors=2)
+    found = earned(students, simple, improved, POINTS, MARKS, CONDITIONS)
     assert (found["ada"].accuracy, found["ada"].efficiency, found["ada"].tradeoff) == (25, 25, 15)
     assert found["ada"].by_system == {"accuracy": "slow", "efficiency": "fast", "tradeoff": "slow"}
     assert found["bob"].accuracy == pytest.approx(25 * 0.4)
     assert found["bob"].efficiency == 0
-    assert found["bob"].tradeoff == 15  # nothing serves more: it is on the front
+    assert found["bob"].tradeoff == 15  # nothing as accurate serves more: it is on the front
+    assert (found["mallory"].efficiency, found["mallory"].tradeoff) == (0, 0)
     assert found["eve"].total == 0
     assert found["ada"].total == 65
 
@@ -152,8 +156,7 @@ def test_a_baseline_handed_in_earns_its_mark() -> None:
     """Beside a better submission, the baselines themselves earn 80 and 90 % of every part."""
     simple, improved, best = Measured(0.5, 100), Measured(0.6, 200), Measured(0.8, 400)
     students = {"simple": {"s": simple}, "improved": {"s": improved}, "best": {"s": best}}
-    points = Points(accuracy=25, efficiency=25, tradeoff=15, by_hand=35)
-    found = earned(students, simple, improved, points, MARKS, standard_errors=0)
+    found = earned(students, simple, improved, POINTS, MARKS, CONDITIONS)
     assert found["simple"].total == pytest.approx(0.8 * 65)
     assert found["improved"].total == pytest.approx(0.9 * 65)
     assert found["best"].total == pytest.approx(65)
@@ -365,12 +368,12 @@ title = "Tiny"
 seed = 0
 seconds = 2.0
 phases = [{ seconds = 0.5, rate = 20.0 }]
-standard_errors = 2.0
 packages = []
 limits = { start_seconds = START, memory_bytes = 1073741824, processes = 64, disk_bytes = 1048576, \
 file_bytes = 1048576, open_files = 64, submission_bytes = 1048576 }
 points = { accuracy = 25, efficiency = 25, tradeoff = 15, by_hand = 35 }
 marks = { simple = 0.8, improved = 0.9, best = 1.0 }
+conditions = { standard_errors = 2.0, least_accuracy = 0.5 }
 """
 
 
