@@ -209,7 +209,7 @@ def evaluate(
         items = load(chosen, evaluated, data, subject, limit)
         registry = models_registry()
         loaded = registry.load_engine(model, engine, base_url, tokenizer, batch_size)
-        if chat is False or (chat is None and not has_chat_template(loaded)):
+        if chat is False or (chat is None and not loaded.has_chat_template):
             plan = plan.as_plain_text()
         folder = out or Path("runs") / "-".join([task, Path(model).name, plan.style, plan.method.replace(":", ".")])
         run = Run(
@@ -254,12 +254,6 @@ def evaluate(
     print(f"{folder}: samples.jsonl holds every item; `shared-tasks view {folder}` makes a page of it")
 
 
-def has_chat_template(engine: Engine) -> bool:
-    """Tell whether an engine renders chats; a server whose tokenizer is not known is taken to do so."""
-    tokenizer = getattr(engine, "tokenizer", None)
-    return tokenizer is None or tokenizer.tokenizer.chat_template is not None
-
-
 def load_judge(
     task: Task[Any], model: str | None, engine: str, base_url: str | None, verdicts: Path | None
 ) -> Judge | None:
@@ -273,7 +267,7 @@ def load_judge(
         judged = [name for name, one in TASKS.items() if isinstance(one, OpenEnded) and one.judged]
         raise ValueError(f"{task.name} is scored without a judge; --judge is for {', '.join(judged)}")
     loaded = models_registry().load_engine(model, engine, base_url)
-    return Judge(loaded, verdicts, chat=has_chat_template(loaded))
+    return Judge(loaded, verdicts, chat=loaded.has_chat_template)
 
 
 def missing_judge(task: Task[Any], judge: str | None) -> list[str]:
