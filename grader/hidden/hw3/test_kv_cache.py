@@ -709,12 +709,13 @@ class TestPagedCache:
         assert_equal(sum(extra), 2, "prefix blocks that are still kept")
         self.grow(cache, sequences, [1], [5])
         assert_equal(sum(self.assert_sound(cache, sequences, 6, 2)), 0, "prefix blocks when all blocks are in use")
+        cache.truncate(1, 6)
+        sequences.tokens[1] = sequences.tokens[1][:6]
         cache.select([2, 1])
         keys, values = marked(2, 2)
-        assert_refused(lambda: cache.update(0, keys, values, torch.tensor([[3, 4], [8, -1]])), BufferError)
+        assert_refused(lambda: cache.update(0, keys, values, torch.tensor([[3, 4], [6, -1]])), BufferError)
         self.assert_sound(cache, sequences, 6, 2)
-        cache.truncate(1, 7)
-        sequences.tokens[1] = sequences.tokens[1][:7]
+        self.grow(cache, sequences, [1], [1])
         cache.fork(2, 3)
         sequences.begin(3, sequences.tokens[2])
         cache.select([2, 3])
