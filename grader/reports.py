@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from grader.results import Outcome, ProblemResult, SubmissionResult, TestResult, Usage
+from grader.systems import TASKS, SystemResult, Terms
 
 OUTCOME_WORDS = {
     Outcome.PASSED: "passed",
@@ -355,6 +356,11 @@ def _test_paragraphs(test: TestResult) -> list[str]:
 def share(points: float, max_points: float) -> float:
     """Return points as a share of the points there are, between 0 and 1."""
     return min(1.0, max(0.0, points / max_points)) if max_points > 0 else 0.0
+
+
+def systems_page(results: Sequence[SystemResult], terms: Terms) -> str:
+    """Return the page about systems, in the given order."""
+    return _page("systems.html.jinja", results=results, terms=terms, tasks=TASKS)
 
 
 def _submission_page(result: SubmissionResult, staff: bool) -> str:

@@ -173,6 +173,15 @@ class Sandbox:
         except Disconnected:
             self._stop(Outcome.CRASHED, "its process ended")
 
+    def look(self) -> None:
+        """Notice, while the judge works for the group, that it has died or is over a limit. Raises NoAnswer."""
+        if self.stopped is not None:
+            raise self.stopped
+        if self._connection is not None:
+            if self._connection.hung_up:
+                self._stop(Outcome.CRASHED, "its process ended")
+            self._look()
+
     def _stop(self, outcome: Outcome, reason: str) -> NoReturn:
         """Kill the group and raise why."""
         if self.stopped is None:

@@ -373,7 +373,9 @@ class PagedCache:
         gathered = []
         for pool, new in ((self._keys[layer], keys), (self._values[layer], values)):
             pool.flatten(0, 1)[self._slots] = new[self._rows, :, self._columns]
-            gathered.append(pool[self._blocks].flatten(1, 2).transpose(1, 2))
+            # index_select copies whole blocks: several times as fast as an index in brackets.
+            blocks = pool.index_select(0, self._blocks.flatten()).unflatten(0, self._blocks.shape)
+            gathered.append(blocks.flatten(1, 2).transpose(1, 2))
         return gathered[0], gathered[1], self._key_positions
 
     def truncate(self, sequence: int, length: int) -> None:
