@@ -104,7 +104,10 @@ class Scheduler:
             if id in wanted:
                 self.tokens[id] += (sampled[id],)
                 request = self.requests[id]
-                if sampled[id] == request.eos_token_id or len(self.tokens[id]) == len(request.prompt) + request.max_tokens:
+                if (
+                    sampled[id] == request.eos_token_id
+                    or len(self.tokens[id]) == len(request.prompt) + request.max_tokens
+                ):
                     finished.append(id)
         self.plan = {}
         for id in finished:

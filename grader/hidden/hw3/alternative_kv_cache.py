@@ -18,15 +18,11 @@ def _next(length, row):
 class ContiguousCache:
     """Rows of buffers, written one position at a time."""
 
-    def __init__(
-        self, num_layers, batch_size, max_length, num_kv_heads, head_dim, dtype=torch.float32, device="cpu"
-    ):
+    def __init__(self, num_layers, batch_size, max_length, num_kv_heads, head_dim, dtype=torch.float32, device="cpu"):
         self.lengths = [0] * batch_size
         self.max_length = max_length
         shape = (batch_size, num_kv_heads, max_length, head_dim)
-        self.buffers = [
-            tuple(torch.zeros(shape, dtype=dtype, device=device) for _ in "kv") for _ in range(num_layers)
-        ]
+        self.buffers = [tuple(torch.zeros(shape, dtype=dtype, device=device) for _ in "kv") for _ in range(num_layers)]
 
     def update(self, layer, keys, values, positions):
         """Write, and return the beginning of the buffers."""
@@ -201,9 +197,7 @@ class PrefixCache:
 class PagedCache:
     """A list of (table, length) for each sequence, gathered row by row."""
 
-    def __init__(
-        self, num_layers, num_blocks, block_size, num_kv_heads, head_dim, dtype=torch.float32, device="cpu"
-    ):
+    def __init__(self, num_layers, num_blocks, block_size, num_kv_heads, head_dim, dtype=torch.float32, device="cpu"):
         self.size, self.total = block_size, num_blocks
         self.allocator = BlockAllocator(num_blocks)
         self.prefixes = PrefixCache(self.allocator, block_size)

@@ -484,7 +484,9 @@ class PagedCache__counts_no_copies(PagedCache):
 
     def _make_room(self, lengths):
         before = self.references()
-        if any(before[block] > 1 for s, n in zip(self._selected, lengths, strict=True) for block in self._written(s, n)):
+        if any(
+            before[block] > 1 for s, n in zip(self._selected, lengths, strict=True) for block in self._written(s, n)
+        ):
             for sequence, length in zip(self._selected, lengths, strict=True):
                 self._lengths[sequence], old = length, self._lengths[sequence]
                 for block in self._tables[sequence][-1:]:
