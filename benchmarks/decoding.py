@@ -1,8 +1,8 @@
 """Decoding with a cache: `python -m benchmarks.decoding [--threads 1]`.
 
 Continues mathematical questions greedily with course-base in float32 on the CPU: `transformers.generate`, and
-`hw3/transformer.py` with the reference's contiguous and paged caches, turn by turn, with the same prompts and without an
-end token, so that all take every step. Prompts of a batch differ in length. Fails unless the texts are equal.
+`hw3/transformer.py` with the reference's contiguous and paged caches, turn by turn, with the same prompts and without
+an end token, so that all take every step. Prompts of a batch differ in length. Fails unless the texts are equal.
 """
 
 import json
@@ -53,7 +53,7 @@ def main(model: str = "course-base", threads: int = 1, rounds: int = 7) -> None:
 
 def decoders(name: str, prompts: Tokens) -> list[Callable[[], Tokens]]:
     """Return three ways to continue the prompts, each with caches of its own in every call."""
-    model, (_, theirs) = load_transformer(name), load_pretrained(name, "cpu", torch.float32)
+    model, (_, theirs) = load_transformer(name), load_pretrained(str(model_folder(name)), "cpu", torch.float32)
     theirs.generation_config.eos_token_id = None
     longest = max(map(len, prompts))
     length = longest + MAX_TOKENS
