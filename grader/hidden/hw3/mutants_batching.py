@@ -123,14 +123,8 @@ class Scheduler__passes_a_blocked_request(Scheduler):
 class Scheduler__one_sequence_too_many(Scheduler):
     """Compares with <= where < is meant."""
 
-    def __init__(self, *, max_num_seqs, max_num_batched_tokens, num_blocks, block_size, cached=None):
-        super().__init__(
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            num_blocks=num_blocks,
-            block_size=block_size,
-            cached=cached,
-        )
+    def __init__(self, **limits):
+        super().__init__(**limits)
         self._max_num_seqs += 1
 
 
@@ -154,13 +148,8 @@ class Scheduler__abort_of_running_only(Scheduler):
 class Scheduler__ignores_cached_tokens(Scheduler):
     """Computes what is computed already."""
 
-    def __init__(self, *, max_num_seqs, max_num_batched_tokens, num_blocks, block_size, cached=None):
-        super().__init__(
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            num_blocks=num_blocks,
-            block_size=block_size,
-        )
+    def __init__(self, **limits):
+        super().__init__(**limits | {"cached": None})
 
 
 class Scheduler__takes_impossible_requests(Scheduler):
@@ -272,6 +261,13 @@ def serve__a_pass_for_each_row(requests, add, forward, sample, free, **limits):
         return torch.stack(rows)
 
     return _run(requests, add, one_by_one, sample, free, limits)
+
+
+def serve__runs_an_empty_step(requests, add, forward, sample, free, **limits):
+    """Runs the model before it looks whether there is anything to do."""
+    if not requests:
+        forward([], *(torch.zeros(0, 1, dtype=torch.long) for _ in range(2)), torch.zeros(0, dtype=torch.long))
+    return serve(requests, add, forward, sample, free, **limits)
 
 
 def serve__ignores_prefix_hits(requests, add, forward, sample, free, **limits):

@@ -16,10 +16,9 @@ class ContiguousCache__counts_columns_for_positions(ContiguousCache):
 
     def update(self, layer, keys, values, positions):
         """Append columns."""
-        start = max(self.lengths) if layer else max(self.lengths, default=0)
         if layer == 0:
-            self._start = start
-            super()._begin_step(positions)
+            self._start = max(self.lengths)
+            self._begin_step(positions)
         end = self._start + positions.shape[1]
         self._keys[layer, :, :, self._start : end] = keys[:, :, : self._keys.shape[3] - self._start]
         self._values[layer, :, :, self._start : end] = values[:, :, : self._keys.shape[3] - self._start]
@@ -60,7 +59,6 @@ class ContiguousCache__one_buffer_for_all_layers(ContiguousCache):
         """Use layer 0's buffers."""
         if layer == 0:
             self._begin_step(positions)
-            self._started = True
         for buffer, new in ((self._keys[0], keys), (self._values[0], values)):
             buffer[self._rows, :, self._slots] = new[self._rows, :, self._columns]
         return self._keys[0, :, :, : self._end], self._values[0, :, :, : self._end], self._key_positions
@@ -204,6 +202,24 @@ def generate__recomputes_everything(model, cache, prompts, *, max_tokens, eos_to
     return generated
 
 
+def generate__continues_nothing(model, cache, prompts, *, max_tokens, eos_token_id):
+    """Takes empty prompts for prompts of a token 0."""
+    prompts = [prompt or [0] for prompt in prompts]
+    return reference.generate(model, cache, prompts, max_tokens=max(1, max_tokens), eos_token_id=eos_token_id)
+
+
+class BlockAllocator__keeps_block_zero(BlockAllocator):
+    """Leaves block 0 aside, and counts it as free."""
+
+    def __init__(self, num_blocks):
+        super().__init__(num_blocks)
+        self._free.remove(0)
+
+    def num_free(self):
+        """Count block 0."""
+        return super().num_free() + 1
+
+
 class BlockAllocator__frees_shared_blocks(BlockAllocator):
     """Puts a block back on the free list whoever else refers to it."""
 
@@ -281,6 +297,11 @@ class BlockAllocator__forks_free_blocks(BlockAllocator):
 def block_hash__ignores_the_parent(parent, tokens):
     """Hashes the tokens alone."""
     return reference.block_hash(0, tokens)
+
+
+def block_hash__of_the_text(parent, tokens):
+    """Hashes what Python prints of the tokens: a list is not a tuple."""
+    return reference.block_hash(parent, list(str(tokens).encode()))
 
 
 def block_hash__ignores_the_order(parent, tokens):
@@ -412,6 +433,13 @@ class PrefixCache__keeps_the_last_block(PrefixCache):
         super().insert(tokens, blocks)
         if len(tokens) % self._block_size:
             self._allocator.fork(blocks[-1:])
+
+
+class PagedCache__begins_again(PagedCache):
+    """Adds a sequence in place of one that is here."""
+
+    def _refuse_known(self, sequence):
+        self._tables.pop(sequence, None)
 
 
 class PagedCache__writes_shared_blocks(PagedCache):
