@@ -27,7 +27,6 @@ from shared_tasks.evaluation.report import flat
 from shared_tasks.evaluation.run import Run, read_run, run_task, write_samples
 from shared_tasks.metrics.judging import Judge
 from shared_tasks.metrics.statistics import standard_error
-from shared_tasks.models.engine import Engine
 from shared_tasks.tasks.loading import load, load_shots
 from shared_tasks.tasks.open_ended import OpenEnded
 from shared_tasks.tasks.registry import TASKS, find_task
