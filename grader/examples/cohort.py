@@ -46,9 +46,10 @@ STUDENTS = {
     "hw1": [
         Student("ada", "full marks, written differently from the reference", _hw1("other"), "folder"),
         Student("grace", "full marks, with a helper module", _hw1("other", scoring="own"), "zip in a folder"),
+        Student("hedy", "full marks, written from the handout alone", {}),
         Student("linus", "did scoring and did not begin the rest", _hw1("stub", scoring="other"), "flat zip"),
-        Student("margaret", "five plausible mistakes", _hw1("other", scoring="own"), "folder"),
-        Student("edsger", "four plausible mistakes", _hw1("own", scoring="other")),
+        Student("margaret", "seven plausible mistakes", _hw1("other", scoring="own"), "folder"),
+        Student("edsger", "six plausible mistakes", _hw1("own", scoring="other")),
         Student("barbara", "the stubs, untouched", _hw1("stub")),
         Student("ken", "imports what is not there", _hw1("other", scoring="own"), "folder"),
         Student("dennis", "a syntax error", _hw1("own", scoring="other"), "flat zip"),

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -28,7 +27,8 @@ from shared_tasks.models.engine import (
     each_with_params,
 )
 from shared_tasks.models.kv_cache import BatchCache, KeysAndValues
-from shared_tasks.models.next_token import choose
+from shared_tasks.models.linear import use_onednn
+from shared_tasks.models.next_token import choose, uniforms
 from shared_tasks.models.tokenizing import PromptTokenizer
 from shared_tasks.models.transformers_model import load_pretrained
 from shared_tasks.models.tree_attention import Question, pack
@@ -106,10 +106,8 @@ class TransformersEngine:
         self.tokenizer = PromptTokenizer(tokenizer, self.name)
         if self.model.config._attn_implementation == "sdpa":
             self.model.set_attn_implementation("grouped_sdpa")
-        if self.device == "cpu" and torch.backends.mkldnn.is_available():
-            for module in self.model.modules():
-                if type(module) is torch.nn.Linear:
-                    module.forward = partial(_linear, module)  # type: ignore[method-assign]
+        if self.device == "cpu":
+            use_onednn(self.model)
         self._vocab_size: int = self.model.config.vocab_size
         self._sliding_window: int = getattr(self.model.config, "sliding_window", None) or sys.maxsize
         self._window: int = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
@@ -117,6 +115,11 @@ class TransformersEngine:
         self._ends = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         self._pieces: dict[int, str] = {}
         self._fingerprint: str | None = None
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model's tokenizer has a chat template."""
+        return self.tokenizer.has_chat_template
 
     def fingerprint(self) -> str:
         """Return a hash of configuration, tokenizer, chat template, end tokens and weights."""
@@ -419,7 +422,7 @@ class RunningBatch:
             cache.join(prefilled.keys_and_values, copies)
             logits.append(prefilled.logits.expand(copies, -1))
             for number in range(prefilled.begun, prefilled.begun + copies):
-                rows.append(_Row(request, number, _uniforms(request, number)))
+                rows.append(_Row(request, number, uniforms(request.params, request.limit, number)))
             prefilled.begun += copies
             if prefilled.begun == request.params.n:
                 ready.popleft()
@@ -460,19 +463,6 @@ class RunningBatch:
         return tokens
 
 
-def _uniforms(request: _Request, number: int) -> list[float]:
-    """Return the draws of one completion, one a token."""
-    if request.params.temperature == 0:
-        return [0.0] * request.limit
-    generator = torch.Generator()
-    if request.params.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(request.params.seed + number)
-    draws: list[float] = torch.rand(request.limit, generator=generator, dtype=torch.float64).tolist()
-    return draws
-
-
 def _generation(request: _Request) -> Generation:
     completions = [request.completions[number] for number in range(request.params.n)]
     generated = sum(len(completion.token_ids) for completion in completions)
@@ -483,18 +473,6 @@ def _generation(request: _Request) -> Generation:
         generated_tokens=generated,
         forward_positions=len(request.tokens) + generated - len(completions),  # last tokens need not run
     )
-
-
-def _linear(module: torch.nn.Linear, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-    """Apply a linear layer with oneDNN where that is the faster library.
-
-    For float32 PyTorch calls MKL, which leaves half of what a CPU that is not Intel's can do. For a few rows the call
-    of oneDNN costs more than it saves.
-    """
-    if x.numel() < 32 * x.shape[-1]:
-        return torch.nn.functional.linear(x, module.weight, module.bias)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, module.weight, module.bias, "none", [], "")
-    return product
 
 
 def _grouped_attention(
