@@ -17,6 +17,7 @@ ALL = load_assignment("hw2").max_points
 HONEST = {
     "ada": ALL,
     "grace": ALL,
+    "hedy": ALL,
     "linus": 23.0,  # self-consistency
     # parts of logprob_scores and of expected_utility; pass@k, extract_answer; of transition_statistics all but refusals;
     # aggregate_rewards, and with it most of the beam search and all of the best-first search
