@@ -1,4 +1,4 @@
-"""The sample cohort of homework 2, graded for real: honest mistakes cost what they are in, and forgery earns nothing."""
+"""The sample cohort of homework 2, graded for real: honest mistakes cost what they are in, forgery earns nothing."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ HONEST = {
     "grace": ALL,
     "hedy": ALL,
     "linus": 23.0,  # self-consistency
-    # parts of logprob_scores and of expected_utility; pass@k, extract_answer; of transition_statistics all but refusals;
+    # parts of logprob_scores and expected_utility; pass@k, extract_answer; transition_statistics but for refusals;
     # aggregate_rewards, and with it most of the beam search and all of the best-first search
     "margaret": ALL - 1.5 - 2.5 - 3 - 3 - 4 - 3 - 8.25 - 7,
     "edsger": ALL - 3.29 - 5.75,  # eval in the calculator; in a debate the first agent decides
