@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from final_project.summary import Record
 from grader import doctor as examination
 from grader import reports
 from grader.assignment import UnusableInput, load_assignment
@@ -21,9 +23,12 @@ from grader.grading import Graded, grade_cohort
 from grader.release import build
 from grader.results import SubmissionResult
 from grader.sandbox import isolation
+from grader.serving.command import Session
+from grader.serving.judge import Result
+from grader.serving.rules import CONFIGURATION, load_configuration
 from grader.shared_engine import EngineStopped, SharedEngine
 from grader.store import Store
-from grader.submissions import collect
+from grader.submissions import Refused, collect
 from grader.systems import (
     TASKS,
     SystemResult,
@@ -168,6 +173,52 @@ def release(
 
 
 @app.command()
+def serve_test(
+    submissions: Annotated[list[str], typer.Argument(help="Folders, zips, or URLs of servers that run already.")],
+    out: Annotated[Path, typer.Option(help="Where results and pages go; those of the same trace are compared.")],
+    config: Annotated[Path, typer.Option(help="What comes when, limits and points.")] = CONFIGURATION,
+    seed: Annotated[int | None, typer.Option(help="Draw another trace than the configuration's.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Replay a file, JSON lines, instead of drawing a trace.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Measure the baselines, unless they have been.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Put servers of the final project under load, and write their pages and points."""
+    results: list[Result] = []
+    refused = False
+    try:
+        isolation.check()
+        test = load_configuration(config)
+        if seed is not None:
+            test = msgspec.structs.replace(test, seed=seed)
+        session = Session(out, test, trace)
+        with _progress() as progress:
+
+            def start(name: str, total: int) -> Callable[[Record], None]:
+                task = progress.add_task(_plain(name), total=total)
+                return lambda record: progress.advance(task)
+
+            if baselines:
+                results += session.test_baselines(start)
+            for one in submissions:
+                try:
+                    is_url = one.startswith(("http://", "https://"))
+                    results += session.test_server(one, start) if is_url else session.test_submission(Path(one), start)
+                except Refused as reason:
+                    refused = True
+                    console.print(f"[red]refused:[/] {_plain(one)}: {_plain(str(reason))}", highlight=False)
+        index = session.write_pages() if list(session.results()) else None
+    except (UnusableInput, isolation.SandboxUnavailable, OSError) as error:
+        _refuse(str(error))
+    if as_json:
+        print(msgspec.json.encode(results).decode())
+    else:
+        Console().print(_serving_table(results))
+        print(index or "nothing was measured")
+    if refused:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
@@ -253,6 +304,25 @@ def _table(results: list[SubmissionResult]) -> Table:
         shown = words if len(words) <= 120 else words[:119] + "…"
         row = (f"{result.points:g}", f"{result.max_points:g}", f"{result.seconds:.1f}")
         table.add_row(_plain(result.name), _plain(shown), *row)
+    return table
+
+
+def _serving_table(results: list[Result]) -> Table:
+    table = Table("student", "system", "what happened")
+    for name in ("served", "of", "accuracy", "TTFT p50", "TPOT p50"):
+        table.add_column(name, justify="right")
+    for result in results:
+        assert result.summary is not None
+        accuracies = [accuracy.value for accuracy in result.summary.accuracy.values()]
+        latencies = [result.summary.latencies.get(name) for name in ("time_to_first_token", "time_per_output_token")]
+        row = (
+            str(result.served),
+            str(result.summary.requests),
+            f"{100 * sum(accuracies) / len(accuracies):.1f} %" if accuracies else "",
+            *(f"{latency.p50:.3f} s" if latency else "" for latency in latencies),
+        )
+        words = "; ".join([result.failure, *result.findings] if result.failure else result.findings)
+        table.add_row(result.student, result.system, _plain(words), *row)
     return table
 
 

@@ -215,7 +215,7 @@ class EngineClient:
     """The shared engine as one submission's judge uses it. One thread at a time may call."""
 
     def __init__(self, shared: SharedEngine, look: Callable[[], None]):
-        self.name = shared.engine.name
+        self.name, self.has_chat_template = shared.engine.name, shared.engine.has_chat_template
         self.usage = Usage()
         """Empty: a `MeteredEngine` around the client counts."""
         self.waiting: deque[_Job] = deque()

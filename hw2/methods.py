@@ -184,7 +184,8 @@ class _Listening:
     """An engine that keeps what it generated, to show the reasoning of the answer that won."""
 
     def __init__(self, engine: Engine):
-        self.name, self.usage, self._engine = engine.name, engine.usage, engine
+        self.name, self.has_chat_template, self.usage = engine.name, engine.has_chat_template, engine.usage
+        self._engine = engine
         self.fingerprint, self.count_tokens, self.loglikelihood = (
             engine.fingerprint,
             engine.count_tokens,

@@ -6,14 +6,10 @@ that follow what the row holds: its length, length + 1, ... in order.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from hw3.transformer import Cache
 
 Heads = Float[Tensor, "batch heads length head_dim"]
 Model = Callable[..., Float[Tensor, "batch positions vocab"]]
@@ -67,7 +63,7 @@ def pad_chunks(
 
 
 def generate(
-    model: Model, cache: "Cache", prompts: Sequence[Sequence[int]], *, max_tokens: int, eos_token_id: int
+    model: Model, cache: object, prompts: Sequence[Sequence[int]], *, max_tokens: int, eos_token_id: int
 ) -> list[list[int]]:
     """Continue every prompt greedily; return the generated tokens of each, the end token included where one came.
 

@@ -22,8 +22,8 @@ from shared_tasks.models.randomness import Randomness
 ON_LOAN: list[tuple[Any, list[str], list[str]]] = [
     (LanguageModel, ["next_token_logprobs", "continuation_logprobs"], ["vocab_size", "eos_token_id"]),
     (Randomness, ["categorical", "bernoulli", "gumbel", "uniform"], []),
-    (MeteredEngine, ["generate", "loglikelihood", "count_tokens", "get remaining"], ["name"]),
-    (Engine, ["generate", "loglikelihood"], ["name"]),
+    (MeteredEngine, ["generate", "loglikelihood", "count_tokens", "get remaining"], ["name", "has_chat_template"]),
+    (Engine, ["generate", "loglikelihood"], ["name", "has_chat_template"]),
 ]
 SHARED_RECORDS = (SamplingParams, Completion, Generation, LogLikelihood)  # cross by value, beside the stubs' own
 

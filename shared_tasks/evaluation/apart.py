@@ -65,7 +65,7 @@ class _Front:
     """The engine as the thread of one question sees it: it hands its calls over, and waits."""
 
     def __init__(self, engine: Engine, events: "queue.Queue[_Call | _Ended]"):
-        self.name = engine.name
+        self.name, self.has_chat_template = engine.name, engine.has_chat_template
         self.usage: Usage = engine.usage
         self._engine = engine
         self._events = events

@@ -35,7 +35,7 @@ class MeteredEngine:
 
     def __init__(self, engine: Engine, token_budget: int | None = None):
         """Meter an engine; without a budget the tokens are counted only."""
-        self.name = engine.name
+        self.name, self.has_chat_template = engine.name, engine.has_chat_template
         self.usage = Usage()
         """What went through this meter. Tokens of scored continuations count as prompt tokens: the model reads them."""
         self._engine = engine

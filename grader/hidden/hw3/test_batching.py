@@ -15,10 +15,10 @@ from shared_tasks.models.toy import NgramModel
 VOCAB = 11
 
 
-def assert_refused(call):
+def assert_refused(function, *arguments):
     """Fail unless the call raises ValueError."""
     with pytest.raises(ValueError):
-        call()
+        function(*arguments)
 
 
 class Watched:
@@ -171,7 +171,7 @@ class TestScheduler:
     def test_random_traces(self):
         """With any limits and arrivals, every step keeps to every rule, and all requests finish.
 
-        Rules: budget, sequences, blocks, order of arrival, latest preempted, no work left undone that there is room for.
+        Budget, sequences, blocks, order of arrival, the latest preempted, no work left undone that there is room for.
         """
         for seed in range(12):
             generator = random.Random(seed)
@@ -193,7 +193,7 @@ class TestScheduler:
         """An aborted request is gone at once, waiting, running or in the middle of a step; the others go on, and its
         blocks are free.
 
-        Between `schedule` and `update` a client may hang up: `update` passes the request over, with its token or without.
+        A client may hang up between `schedule` and `update`, which passes it over, with its token or without.
         """
         for seed in range(8):
             generator = random.Random(30 + seed)
@@ -214,7 +214,7 @@ class TestScheduler:
         scheduler.schedule()
         scheduler.abort(1)
         assert_equal(list(scheduler.update({1: 5, 2: 6})), [], "finished requests when one was aborted")
-        assert_refused(lambda: scheduler.abort(1))
+        assert_refused(scheduler.abort, 1)
 
     def test_cached_tokens(self):
         """`cached` is asked once each time that a request begins to run, and what it answers is not computed.
@@ -246,16 +246,16 @@ class TestScheduler:
             )
         scheduler = batching.Scheduler(max_num_seqs=2, max_num_batched_tokens=4, **limits)
         scheduler.add(batching.Request(1, [1] * 6, 7))
-        for id, prompt, most in ((1, [1], 1), (2, [], 1), (2, [1], 0), (2, [1] * 6, 8), (2, [1] * 13, 1)):
-            assert_refused(lambda r=(id, prompt, most): scheduler.add(batching.Request(*r)))
+        for wrong in ((1, [1], 1), (2, [], 1), (2, [1], 0), (2, [1] * 6, 8), (2, [1] * 13, 1)):
+            assert_refused(scheduler.add, batching.Request(*wrong))
         scheduler.add(batching.Request(2, [2], 3))
         scheduler.schedule()
         for wrong in ({1: 4}, {2: 4}, {1: 4, 2: 4}):
-            assert_refused(lambda wrong=wrong: scheduler.update(wrong))
+            assert_refused(scheduler.update, wrong)
         scheduler.update({})
         assert_equal([len(chunk.tokens) for chunk in scheduler.schedule().chunks], [2, 1], "tokens of the second step")
         for wrong in ({}, {1: 4}, {2: 4}):
-            assert_refused(lambda wrong=wrong: scheduler.update(wrong))
+            assert_refused(scheduler.update, wrong)
         assert_equal(list(scheduler.update({1: 3, 2: 4})), [], "finished requests")
 
 
@@ -355,7 +355,7 @@ class TestServe:
     """The loop that drives a model."""
 
     def test_independent_of_neighbours(self):
-        """Whatever runs beside it, in whatever order, chunks and blocks, a request generates greedily what it would alone.
+        """Whatever runs beside it, in whatever order, chunks and blocks, a request generates what it would alone.
 
         Each row has its own positions, its logits are at its own last token, and a preempted request goes on.
         """
@@ -420,4 +420,4 @@ class TestServe:
         machine = Machine(2, 4)
         assert_equal(machine.serve([], 2, 4, 4), {}, "what no request generated")
         assert_equal(machine.calls, 0, "forward passes")
-        assert_refused(lambda: machine.serve([batching.Request(1, [1] * 9, 9)], 2, 4, 4))
+        assert_refused(machine.serve, [batching.Request(1, [1] * 9, 9)], 2, 4, 4)

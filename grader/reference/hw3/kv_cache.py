@@ -9,14 +9,10 @@ import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from hw3.transformer import Cache
 
 Heads = Float[Tensor, "batch heads length head_dim"]
 Model = Callable[..., Float[Tensor, "batch positions vocab"]]
@@ -104,7 +100,7 @@ def pad_chunks(
 
 
 def generate(
-    model: Model, cache: "Cache", prompts: Sequence[Sequence[int]], *, max_tokens: int, eos_token_id: int
+    model: Model, cache: object, prompts: Sequence[Sequence[int]], *, max_tokens: int, eos_token_id: int
 ) -> list[list[int]]:
     """Continue every prompt greedily; return the generated tokens of each, the end token included where one came.
 
