@@ -46,7 +46,7 @@ STUDENTS = {
     "hw1": [
         Student("ada", "full marks, written differently from the reference", _hw1("other"), "folder"),
         Student("grace", "full marks, with a helper module", _hw1("other", scoring="own"), "zip in a folder"),
-        Student("hedy", "full marks, written from the handout alone", {}),
+        Student("hedy", "full marks, written from handout, stubs and public tests", {}),
         Student("linus", "did scoring and did not begin the rest", _hw1("stub", scoring="other"), "flat zip"),
         Student("margaret", "seven plausible mistakes", _hw1("other", scoring="own"), "folder"),
         Student("edsger", "six plausible mistakes", _hw1("own", scoring="other")),
@@ -71,7 +71,7 @@ STUDENTS = {
     "hw2": [
         Student("ada", "full marks, written differently from the reference", _hw2("other"), "folder"),
         Student("grace", "full marks, the reference", _hw2("own"), "zip in a folder"),
-        Student("hedy", "full marks, written from the handout alone", {}),
+        Student("hedy", "full marks, written from handout, stubs and public tests", {}),
         Student("linus", "did self-consistency and did not begin the rest", _hw2("stub", self_consistency="other")),
         Student("margaret", "a mistake in each of six modules", _hw2("own"), "folder"),
         Student("edsger", "two mistakes in the other modules", _hw2("other"), "flat zip"),

@@ -1,9 +1,11 @@
 """Builds the archive that students get: stubs, handout, public tests, shared tasks, course models, pins and licence.
 
-What goes in is listed; whatever is not listed stays out, the whole of `grader/` but for the files of this folder that
-are made for students.
+Folders and papers that go in are listed; whatever is not listed stays out, the whole of `grader/` but for the files of
+this folder that are made for students. A solution or a hidden test that was left lying in a listed folder is found by
+its lines, and nothing is written.
 """
 
+import ast
 import gzip
 import io
 import json
@@ -16,7 +18,7 @@ from typing import Any
 import jinja2
 
 from grader import submissions
-from grader.assignment import Assignment
+from grader.assignment import Assignment, UnusableInput
 from grader.sandbox.isolation import KIT
 
 FOLDER = Path(__file__).parent
@@ -29,9 +31,11 @@ JUNK = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_ch
 def release(assignment: Assignment, out: Path) -> list[str]:
     """Write the archive, a .tar.gz of one folder, and return the names of the files in it.
 
-    The same kit gives the same bytes.
+    The same kit gives the same bytes. Raises UnusableInput, and writes nothing, when something of the staff's is in it.
     """
     files = contents(assignment)
+    if found := leaks(files):
+        raise UnusableInput(f"nothing was written, for the archive would give away: {'; '.join(found)}")
     top = f"{assignment.name}-release"
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -57,6 +61,37 @@ def contents(assignment: Assignment) -> dict[str, bytes]:
     files["submit.py"] = (FOLDER / "submit.py").read_bytes()
     files["submit.json"] = (json.dumps(_rules(assignment), indent=2) + "\n").encode()
     return dict(sorted(files.items()))
+
+
+def leaks(files: dict[str, bytes]) -> list[str]:
+    """Return which functions of references and hidden tests stand, line by line, in a file of the archive."""
+    secrets = {
+        (path.relative_to(KIT).as_posix(), function): lines
+        for place in ("reference", "hidden")
+        for path in sorted((KIT / "grader" / place).rglob("*.py"))
+        for function, lines in _functions(path.read_text())
+        if place == "reference" or function.startswith("test_")
+    }
+    found = []
+    for name, data in files.items():
+        if name.endswith(".py"):
+            there = {line.strip() for line in data.decode().splitlines()}
+            found += [
+                f"{function} of {path} in {name}" for (path, function), lines in secrets.items() if lines <= there
+            ]
+    return found
+
+
+def _functions(source: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield functions that say enough to be told by it: their names, and the longer lines of their bodies."""
+    text = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = {line.strip() for part in body for line in text[part.lineno - 1 : part.end_lineno]}
+            lines = {line for line in lines if len(line) > 25}
+            if len(lines) >= 2:
+                yield node.name, lines
 
 
 def _files_in(folder: str) -> Iterator[str]:

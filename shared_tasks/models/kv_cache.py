@@ -1,5 +1,6 @@
 """Keys and values of sequences that come and go while their neighbours run on."""
 
+import weakref
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ class _BatchLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def __init__(self, cache: BatchCache):
         super().__init__()
-        self.cache = cache
+        self.cache = weakref.proxy(cache)  # a cycle would keep the buffers until Python next looks for cycles
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make the buffers, for a first prompt of shape (heads, length, dim)."""
@@ -123,7 +124,8 @@ class _BatchLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_seq_length(self) -> int:
         """Return the number of columns in use."""
-        return self.cache.end - self.cache.begin
+        length: int = self.cache.end - self.cache.begin
+        return length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the columns that a mask covers, and the first of them."""

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from grader.assignment import FOLDER, load_assignment
 from grader.cli import app
-from grader.release.build import contents, release
+from grader.release import build
+from grader.release.build import contents, leaks, release
 from grader.submissions import collect
 
 KIT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def asked(line: str) -> str:
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_nothing_of_the_staff_is_in_it(assignment: str) -> None:
-    """No line of a reference, hidden test, mutant or sample submission, no hidden item and no key is in the archive."""
+    """No line that is the grader's alone, no hidden item and no key is in the archive."""
     files = contents(load_assignment(assignment))
     texts = {name: data.decode() for name, data in files.items() if not name.endswith((".safetensors", ".png"))}
     secrets = secret_lines()
@@ -95,10 +96,31 @@ def test_only_what_is_listed_is_in_it(assignment: str) -> None:
     assert tops == {assignment, "shared_tasks", *papers}
 
 
-def test_a_planted_secret_is_found() -> None:
-    """The proof above can fail: a reference in place of a stub is noticed."""
-    reference = (KIT / "grader" / "reference" / "hw1" / "sampling.py").read_text()
-    assert secret_lines() & {line.strip() for line in reference.splitlines()}
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_what_was_left_lying_is_found(assignment: str) -> None:
+    """A reference in place of a stub, or a hidden test among the public ones, is found in every module."""
+    wanted = load_assignment(assignment)
+    assert leaks(contents(wanted)) == []
+    grader = KIT / "grader"
+    planted = {f"{assignment}/{m}.py": grader / "reference" / assignment / f"{m}.py" for m in wanted.modules}
+    planted |= {
+        f"{assignment}/tests/test_{m}.py": grader / "hidden" / assignment / f"test_{m}.py" for m in wanted.modules
+    }
+    found = leaks({name: path.read_bytes() for name, path in planted.items()})
+    assert {line.rpartition(" in ")[2] for line in found} == set(planted)
+
+
+def test_a_leak_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reference function at the end of a stub is enough: the command names it and writes nothing."""
+    reference = (KIT / "grader" / "reference" / "hw1" / "scoring.py").read_text()
+    function = reference[reference.index("def perplexity") :].split("\n\n\n")[0]
+    files = contents(load_assignment("hw1"))
+    files["hw1/scoring.py"] += function.encode()
+    monkeypatch.setattr(build, "contents", lambda assignment: files)
+    done = CliRunner().invoke(app, ["release", "hw1", "--out", str(tmp_path / "hw1.tar.gz")])
+    assert done.exit_code == 2
+    assert "perplexity of grader/reference/hw1/scoring.py in hw1/scoring.py" in " ".join(done.output.split())
+    assert not (tmp_path / "hw1.tar.gz").exists()
 
 
 def test_the_same_kit_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -124,6 +146,7 @@ def test_stubs_fail_and_references_pass(assignment: str, tmp_path: Path) -> None
     command = ("-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", assignment)
     before = run(folder, *command).stdout.splitlines()[-1]
     assert "failed" in before
+    assert "passed" not in before
     solve(folder, assignment)
     after = run(folder, *command).stdout.splitlines()[-1]
     assert "passed" in after

@@ -1,5 +1,6 @@
 """The engine on transformers: exact, independent of what runs together, and no position runs twice."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,17 @@ class TestCost:
         assert usage.generated_tokens == sum(len(token_ids(result)[0]) for result in results)
         assert usage.seconds >= max(result.latency for result in results) > 0
         assert usage.throughput == usage.generated_tokens / usage.seconds
+
+    def test_keys_and_values_go_with_the_call(self, engine):
+        """A call leaves no cache behind, not even until Python next looks for cycles."""
+        gc.collect()
+        gc.disable()
+        try:
+            engine.generate(["one two", "three"], SamplingParams(n=2, max_tokens=4))
+            left = [one for one in gc.get_objects() if type(one) is kv_cache.BatchCache]
+        finally:
+            gc.enable()
+        assert left == []
 
 
 class TestLogLikelihood:
