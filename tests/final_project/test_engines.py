@@ -240,6 +240,27 @@ class TestStaticBatching:
         order = [output.request_id for output in drain(engine)]
         assert order == [0, 0, 0, 1]
 
+    def test_who_has_ended_leaves(self) -> None:
+        """A row that has ended, or was aborted, is computed no more."""
+        engine = StaticBatchingEngine("course-small", max_batch_size=3)
+        rows: list[int] = []
+        embed = engine.model.get_input_embeddings()
+        embed.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+        for i, limit in enumerate((5, 1, 9)):
+            engine.add(Request(i, [5], SamplingParams(max_tokens=limit, ignore_eos=True)))
+        engine.step()
+        engine.step()
+        engine.abort(2)
+        drain(engine)
+        assert rows == [3, 2, 1, 1, 1]
+
+    def test_similar_lengths_go_together(self) -> None:
+        """The oldest sequence begins, with those of the nearest lengths: a batch is padded to its longest."""
+        engine = StaticBatchingEngine("course-small", max_batch_size=2)
+        for i, length in enumerate((10, 200, 190, 12)):
+            engine.add(Request(i, [5] * length, SamplingParams(max_tokens=1)))
+        assert [{output.request_id for output in engine.step()} for _ in range(2)] == [{0, 3}, {1, 2}]
+
 
 class TestThroughTheServer:
     """The shared tasks' client of servers, on the reference."""
