@@ -90,7 +90,7 @@ class StaticBatchingEngine:
         )
 
     def _begin(self) -> list[Output]:
-        """Run the prompts of a new batch, padded on the left: the oldest, and those that are nearest to it in length."""
+        """Run the prompts of a new batch, padded on the left: the oldest, and those nearest to it in length."""
         lengths = {request_id: len(request.prompt) for request_id, (request, _) in self.waiting.items()}
         oldest = next(iter(lengths.values()))
         chosen = sorted(lengths, key=lambda request_id: abs(lengths[request_id] - oldest))[: self.max_batch_size]
