@@ -282,11 +282,8 @@ class TestFinalProject:
     def test_what_is_in_it(self) -> None:
         """Handout, skeleton, load generator, public tests and the list of what is forbidden are in it, whole."""
         files = contents(load_assignment("final_project"))
-        names = "README.md __init__.py answers.py app.py configuration.py engine.py interface.py load.py metrics.py "
-        names += (
-            "protocol.py rules.toml runner.py serve.py serve.toml summary.py "
-        names += "tests/test_protocol.py texts.py trace.py"
-        )
+        names = """README.md __init__.py answers.py app.py configuration.py engine.py interface.py load.py metrics.py
+            protocol.py rules.toml runner.py serve.py serve.toml summary.py tests/test_protocol.py texts.py trace.py"""
         assert [name for name in files if name.startswith("final_project/")] == [
             f"final_project/{name}" for name in names.split()
         ]
