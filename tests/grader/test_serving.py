@@ -14,11 +14,12 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from final_project.summary import CUT_OFF, Record, summarize
+from final_project.summary import CUT_OFF, Record, load_questions, summarize
 from final_project.trace import Request, write_trace
 from grader.cli import app
 from grader.sandbox import isolation
 from grader.serving import report
+from grader.serving.command import Session
 from grader.serving.judge import Result, check_honesty, installed, repeats
 from grader.serving.rules import (
     Forbidden,
@@ -308,6 +309,28 @@ def test_repeated_requests() -> None:
     assert check_honesty(trace, [lost, *(served(text) for text in "yxzx")]) == [
         "of 1 repeated requests only 0 were answered as the first time"
     ]
+
+
+def test_fresh_prompts(tmp_path: Path) -> None:
+    """No question of the load test is in a set that students have: canned answers to all of these score nothing."""
+    test = load_configuration()
+    session = Session(tmp_path, test)
+    asked = {chat[-1]["content"] for request in session.trace for chat in request.prompts}
+    assert len(asked) > 500
+    canned: set[str] = set()
+    for split in ("train", "dev", "dev_test"):
+        canned |= set(load_questions(split)[1])
+    assert len(canned) > 2000
+    assert not asked & canned
+    assert asked <= set(session.questions)
+
+
+def test_another_seed_asks_at_other_times(tmp_path: Path) -> None:
+    """With another seed the trace is another one, and its results are not compared with those of the first."""
+    test = load_configuration()
+    one, other = (Session(tmp_path, msgspec.structs.replace(test, seed=seed)) for seed in (0, 1))
+    assert [request.arrival for request in one.trace] != [request.arrival for request in other.trace]
+    assert one.digest != other.digest
 
 
 # Servers in the sandbox
