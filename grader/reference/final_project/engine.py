@@ -1,8 +1,8 @@
 """The reference engine: continuous batching over a paged KV cache with shared prefixes, prompts in chunks.
 
 It puts together what homework 3 is about: the scheduler says which tokens to compute in a step, the paged cache keeps
-their keys and values, the course transformer computes them. While few sequences run, prompt lookup may guess some tokens
-of each, which are verified in one step.
+their keys and values, the course transformer computes them. While few sequences run, prompt lookup may guess some
+tokens of each, which are verified in one step.
 """
 
 from collections import defaultdict, deque
@@ -42,9 +42,9 @@ class _Sequence:
 class Engine:
     """Runs up to `max_batch_size` sequences at a time, and up to `max_batched_tokens` tokens in a step.
 
-    While at most `FEW` run, up to `num_speculative_tokens` are guessed of each and computed in the same step; those before
-    the first wrong one are kept (Leviathan et al., 2023, https://arxiv.org/abs/2211.17192). A token follows from its
-    context and its own draw, so what is generated stays the same, greedy or not.
+    While at most `FEW` run, up to `num_speculative_tokens` are guessed of each and computed in the same step, and those
+    before the first wrong one are kept (Leviathan et al., 2023, https://arxiv.org/abs/2211.17192). A token follows from
+    its context and its own draw, so what is generated stays the same, greedy or not.
     """
 
     def __init__(
