@@ -143,18 +143,19 @@ class Engine:
 
     def _draft(self, chunks: Sequence[Chunk]) -> dict[int, list[int]]:
         """Return what each chunk's sequence is guessed to go on with; nothing while there are many, or of a prompt."""
-        guesses = self.num_speculative_tokens > 0 and len(self.scheduler.running()) <= FEW
-        contexts, lengths = [], []
+        drafts: dict[int, list[int]] = {chunk.id: [] for chunk in chunks}
+        if self.num_speculative_tokens == 0 or len(self.scheduler.running()) > FEW:
+            return drafts
         for chunk in chunks:
             sequence = self.sequences[chunk.id]
-            params, prompt = sequence.request.params, sequence.request.prompt
-            decodes = guesses and chunk.samples and chunk.start >= len(prompt)
-            left = params.max_tokens - len(sequence.tokens) - 1  # after the one that the chunk is computed for
-            contexts.append([*prompt, *sequence.tokens] if decodes else [])
-            lengths.append(min(self.num_speculative_tokens, left))
-        vocab_size = self.model.config.vocab_size
-        drafts = draft_with_ngrams(contexts, lengths, vocab_size=vocab_size, max_ngram_size=MAX_NGRAM_SIZE)
-        return {chunk.id: draft.tokens for chunk, draft in zip(chunks, drafts, strict=True)}
+            prompt = sequence.request.prompt
+            if chunk.samples and chunk.start >= len(prompt):
+                # One token comes of the chunk itself.
+                length = min(self.num_speculative_tokens, sequence.request.params.max_tokens - len(sequence.tokens) - 1)
+                context, vocab_size = [*prompt, *sequence.tokens], self.model.config.vocab_size
+                (draft,) = draft_with_ngrams([context], [length], vocab_size=vocab_size, max_ngram_size=MAX_NGRAM_SIZE)
+                drafts[chunk.id] = draft.tokens
+        return drafts
 
     def _sample(
         self, chunks: Sequence[Chunk], drafts: dict[int, list[int]], logits: Float[Tensor, "rows vocab"]
