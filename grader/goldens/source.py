@@ -30,22 +30,22 @@ class Sources:
         self.root = root
         self._modules: dict[str, _Module | None] = {}
 
-    def digest(self, module: str, name: str) -> str:
-        """Return a hash of a definition and of all that it depends on in the kit.
+    def digest(self, module: str, name: str | None = None) -> str:
+        """Return a hash of a definition, or of all those of a module, with what they depend on in the kit.
 
         Raises LookupError when the module or the name is not there.
         """
-        if self._resolve(module, name) is None:
-            raise LookupError(f"expected a definition of {name} in {module} below {self.root}, found none")
         hashed = hashlib.sha256()
         for definition in sorted(self.reached(module, name)):
             hashed.update("\0".join((*definition, *self._texts(definition))).encode())
         return hashed.hexdigest()
 
-    def reached(self, module: str, name: str) -> set[Definition]:
-        """Return all definitions that a definition depends on, itself included; ("module", "") is its effects."""
+    def reached(self, module: str, name: str | None = None) -> set[Definition]:
+        """Return all definitions that `digest` hashes; ("module", "") stands for what it does when it is imported."""
         reached: set[Definition] = set()
-        waiting = [self._resolve(module, name)]
+        waiting = [self._resolve(module, name)] if name is not None else list(self._follow_import(module, None, []))
+        if not any(waiting):
+            raise LookupError(f"expected {name or 'definitions'} in the module {module} below {self.root}, found none")
         while waiting:
             definition = waiting.pop()
             if definition is None or definition in reached:

@@ -11,6 +11,9 @@ import msgspec
 import torch
 from torch import Tensor
 
+from grader.sandbox.isolation import KIT
+
+FOLDER = KIT / "goldens"  # of the judge alone: a sandbox shows nothing of it
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
 
 

@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from grader.goldens.recording import RecordedModel, ScriptedDraws
+from grader.goldens.tolerances import ARITHMETIC
+from grader.hidden.hw1.references import filters
 from hw1 import sampling
 from shared_tasks.checks import assert_close, assert_equal, assert_same_distribution
 from shared_tasks.models.language_model import CountingModel, LanguageModel
@@ -843,6 +846,22 @@ class TestGenerate:
         assert_equal(sampling.generate(model, x, max_tokens=0, rng=TorchRandomness(0)), [[], [], []], "no continuation")
         assert_equal(model.calls, 0, "the number of model calls for max_tokens 0")
         assert_refused(lambda: sampling.generate(CHAIN, x, max_tokens=-1, rng=TorchRandomness(0)))
+
+    @pytest.mark.reference("sampled")
+    def test_real_model(self, golden):
+        """On a real model too, every token is drawn from the softmax of what the filters return, over all tokens.
+
+        Keep every token that the filters keep: with a thousand tokens and more, the improbable ones have weight.
+        """
+        for case in golden:
+            model, rng = RecordedModel(case["recording"]), ScriptedDraws(case["script"])
+            y = sampling.generate(
+                model, case["x"], max_tokens=case["max_tokens"], rng=rng, filters=filters(case["filters"])
+            )
+            assert_equal(y, case["y"], "the continuations")
+            for step, (actual, expected) in enumerate(zip(rng.probs, case["probs"], strict=True)):
+                what = f"the distribution of draw {step} after the filters {case['filters']}"
+                assert_close(actual, expected, ARITHMETIC, what)
 
 
 def assert_refused(call: Callable[[], object]) -> None:
