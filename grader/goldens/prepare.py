@@ -224,7 +224,7 @@ def open_subject(
             f"got {engine} and {dtype}"
         )
     try:
-        folder = _model_folder(model)
+        folder = _model_folder(model, weights=engine != "endpoint")
         code = Sources().digest(ENGINE_MODULES[engine])
     except (ValueError, OSError, LookupError) as error:
         raise UnusableInput(str(error)) from error
@@ -269,13 +269,13 @@ def hash_files(folder: Path) -> str:
     return hashed.hexdigest()
 
 
-def _model_folder(model: str) -> Path:
+def _model_folder(model: str, weights: bool) -> Path:
     """Return the folder of a course model, a local folder, or that of a model on the hub, which is brought here."""
     if model.startswith("course-") or Path(model).is_dir():
         return model_folder(model)
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(model))
+    return Path(snapshot_download(model, ignore_patterns=None if weights else ["*.safetensors", "*.bin"]))
 
 
 def _device() -> str:
