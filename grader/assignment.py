@@ -9,7 +9,7 @@ from types import ModuleType
 
 import msgspec
 
-from grader.goldens.store import FOLDER as FOLDER_OF_GOLDENS
+from grader.goldens.store import FOLDER as GOLDENS
 from grader.results import Visibility
 from grader.sandbox.isolation import KIT, Limits
 
@@ -91,7 +91,6 @@ class Assignment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, dict=T
         sources = [FOLDER / f"{self.name}.toml", *judge]
         sources += [self.test_file(module, "public") for module in self.modules]
         sources += [self.test_file(module, "hidden") for module in self.modules]
-        sources += [index for index in [FOLDER_OF_GOLDENS / f"{self.name}.json"] if index.is_file()]
         for folder in (KIT / self.name, KIT / "grader/sandbox", KIT / "grader/goldens", KIT / "shared_tasks"):
             sources += folder.glob("*.py")
         sources += (KIT / "shared_tasks/models").glob("*.py")
@@ -99,6 +98,8 @@ class Assignment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, dict=T
         for source in sorted(sources):
             hashed.update(f"{source.relative_to(KIT)}\0".encode())
             hashed.update(hashlib.sha256(source.read_bytes()).digest())
+        index = GOLDENS / f"{self.name}.json"
+        hashed.update(index.read_bytes() if index.is_file() else b"")
         return hashed.hexdigest()
 
 

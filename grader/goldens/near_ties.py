@@ -20,9 +20,7 @@ def best_tokens(logprobs: Float[Tensor, "vocab"], tolerance: float) -> list[int]
     return found
 
 
-def is_greedy(
-    model: LanguageModel, x: Sequence[int], tokens: Sequence[int], max_tokens: int, tolerance: float
-) -> bool:
+def is_greedy(model: LanguageModel, x: Sequence[int], tokens: Sequence[int], max_tokens: int, tolerance: float) -> bool:
     """Say whether a continuation takes a best token at every step, near-ties included, and ends where it should."""
     ends = [i for i, token in enumerate(tokens) if token == model.eos_token_id]
     if not 1 <= len(tokens) <= max_tokens or ends not in ([], [len(tokens) - 1]):

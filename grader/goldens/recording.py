@@ -205,9 +205,7 @@ class RecordingEngine:
         """Continue every prompt; see `Engine`."""
         answers = self._engine.generate(prompts, params, on_done)
         requests = each_with_params(prompts, params)
-        self.recording["generations"] += [
-            (*request, answer) for request, answer in zip(requests, answers, strict=True)
-        ]
+        self.recording["generations"] += [(*request, answer) for request, answer in zip(requests, answers, strict=True)]
         return answers
 
     def loglikelihood(

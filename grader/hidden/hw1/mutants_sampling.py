@@ -1373,7 +1373,11 @@ class Mirostat__edits_in_place(reference.Mirostat):
 
 
 def generate__fifty_most_probable(
-    model: LanguageModel, x: Sequence[Sequence[int]], *, filters: Sequence[Callable[[Tensor], Tensor]] = (), **settings: Any
+    model: LanguageModel,
+    x: Sequence[Sequence[int]],
+    *,
+    filters: Sequence[Callable[[Tensor], Tensor]] = (),
+    **settings: Any,
 ) -> list[list[int]]:
     """Keeps a top-k of 50 that nobody asked for, as a well-known library does; invisible with fewer tokens."""
     cut = lambda logits: reference.top_k_filter(logits, 50)  # noqa: E731

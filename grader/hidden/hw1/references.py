@@ -7,6 +7,7 @@ from grader.assignment import UnusableInput
 from grader.goldens.near_ties import decided, record_near_ties
 from grader.goldens.prepare import Reference, Subject
 from grader.goldens.recording import Recorder, ScriptedDraws, Unusable
+from grader.goldens.tolerances import ARITHMETIC
 from grader.reference.hw1 import beam_search as search
 from grader.reference.hw1 import sampling, scoring
 from shared_tasks.models.language_model import LanguageModel
@@ -39,14 +40,8 @@ def greedy(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
     recorder = Recorder(subject.model)
     x, max_tokens = subject.model.encode(given["text"]), given["max_tokens"]
     tokens = search.greedy_search(recorder, x, max_tokens=max_tokens)
-    record_near_ties(recorder, x, max_tokens, subject.tolerance)
-    return {
-        "x": x,
-        "max_tokens": max_tokens,
-        "tokens": tokens,
-        "tolerance": subject.tolerance,
-        "recording": recorder.recording,
-    }
+    record_near_ties(recorder, x, max_tokens, ARITHMETIC)
+    return {"x": x, "max_tokens": max_tokens, "tokens": tokens, "recording": recorder.recording}
 
 
 def beams(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +62,7 @@ def sampled(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
     """Sample continuations of texts, and keep what each token was drawn from."""
     recorder = Recorder(subject.model)
     x = [subject.model.encode(text) for text in given["texts"]]
-    settings = {"max_tokens": given["max_tokens"], "filters": filters(given["filters"])}
+    settings = {"max_tokens": given["max_tokens"], "filters": right_filters(given["filters"])}
     draws = _Draws(given["seed"])
     y = sampling.generate(recorder, x, rng=draws, **settings)
     seen = ScriptedDraws(draws.script)
@@ -83,7 +78,7 @@ def sampled(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "x": x, "y": y, "script": draws.script, "probs": seen.probs, "recording": recorder.recording}
 
 
-def filters(named: Sequence[tuple[str, float]]) -> list[sampling.Filter]:
+def right_filters(named: Sequence[tuple[str, float]]) -> list[sampling.Filter]:
     """Return right filters by the names of their parameters."""
     known: dict[str, Callable[[Any, float], Any]] = {
         "temperature": sampling.apply_temperature,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grader.goldens.recording import RecordedModel, ScriptedDraws
 from grader.goldens.tolerances import ARITHMETIC
-from grader.hidden.hw1.references import filters
+from grader.hidden.hw1.references import right_filters
 from hw1 import sampling
 from shared_tasks.checks import assert_close, assert_equal, assert_same_distribution
 from shared_tasks.models.language_model import CountingModel, LanguageModel
@@ -856,7 +856,7 @@ class TestGenerate:
         for case in golden:
             model, rng = RecordedModel(case["recording"]), ScriptedDraws(case["script"])
             y = sampling.generate(
-                model, case["x"], max_tokens=case["max_tokens"], rng=rng, filters=filters(case["filters"])
+                model, case["x"], max_tokens=case["max_tokens"], rng=rng, filters=right_filters(case["filters"])
             )
             assert_equal(y, case["y"], "the continuations")
             for step, (actual, expected) in enumerate(zip(rng.probs, case["probs"], strict=True)):

@@ -15,7 +15,7 @@ def votes(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
     """Let the answers of several samples vote on a problem."""
     engine = RecordingEngine(subject.engine)
     prompt, params = subject.chat(given["message"]), SamplingParams(**given["params"])
-    vote = self_consistency.self_consistency(engine, prompt, answer, given["n"], params)
+    vote = self_consistency.self_consistency(engine, prompt, final_answer, given["n"], params)
     return {
         "prompt": prompt,
         "n": given["n"],
@@ -37,7 +37,7 @@ def best_of_n(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
         "params": params,
         "text": best.text,
         "score": mean_logprob(prompt, [best])[0],
-        "correct": answer(best.text) == given["answer"],
+        "correct": final_answer(best.text) == given["answer"],
         "recording": engine.recording,
     }
 
@@ -52,7 +52,7 @@ def likelihoods(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
     return {"prompt": prompt, "candidates": candidates, "scores": scores, "recording": engine.recording}
 
 
-def answer(text: str) -> str | None:
+def final_answer(text: str) -> str | None:
     """Return the answer that a text ends in, in the form that all ways to write it share."""
     found = self_consistency.extract_answer(text)
     return None if found is None else self_consistency.canonical_answer(found)
@@ -67,7 +67,7 @@ def _problems(count: int) -> list[dict[str, Any]]:
     """Return problems of the hidden split, whose questions no student has."""
     lines = (Path(__file__).parents[1] / "shared_tasks" / "math.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines[:count]]
-    return [{"message": math_prompt(r["question"], "cot"), "answer": answer(r["answer"])} for r in rows]
+    return [{"message": math_prompt(r["question"], "cot"), "answer": final_answer(r["answer"])} for r in rows]
 
 
 SAMPLES = {"temperature": 0.8, "top_p": 0.95, "max_tokens": 96, "seed": 8}

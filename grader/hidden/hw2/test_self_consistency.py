@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from grader.goldens.recording import RecordedEngine
-from grader.hidden.hw2.references import answer
+from grader.hidden.hw2.references import final_answer
 from hw2 import self_consistency
 from shared_tasks.checks import assert_equal, assert_same_distribution
 from shared_tasks.models.engine import Completion, SamplingParams
@@ -234,7 +234,7 @@ class TestSelfConsistency:
         """
         for case in golden:
             model, params = RecordedEngine(case["recording"]), msgspec.convert(case["params"], SamplingParams)
-            vote = self_consistency.self_consistency(model, case["prompt"], answer, case["n"], params)
+            vote = self_consistency.self_consistency(model, case["prompt"], final_answer, case["n"], params)
             found = [vote.answer, dict(vote.counts), vote.samples]
             assert_equal(found, case["vote"], "answer, counts and samples of a vote")
             assert_equal(model.strayed, 0, "the number of requests that nothing asks for")

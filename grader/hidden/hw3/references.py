@@ -47,8 +47,8 @@ def token_logprobs(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
     off = (last_logprobs(logits, tokens, len(told.logprobs)) - torch.tensor(told.logprobs)).abs().max()
     if off > subject.tolerance:
         raise UnusableInput(
-            f"{subject.engine.name} and the course's transformer differ by {float(off):.4f} nats for a token, more than "
-            f"{subject.tolerance:g}"
+            f"{subject.engine.name} and the course's transformer differ by {float(off):.4f} nats for a token; right is "
+            f"at most {subject.tolerance:g}"
         )
     return result
 

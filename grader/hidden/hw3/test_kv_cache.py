@@ -848,9 +848,7 @@ class TestPagedCache:
         """
         for case in golden:
             config = load_transformer(case["model"]).config
-            cache = kv_cache.PagedCache(
-                config.num_hidden_layers, 40, 16, config.num_key_value_heads, config.head_dim
-            )
+            cache = kv_cache.PagedCache(config.num_hidden_layers, 40, 16, config.num_key_value_heads, config.head_dim)
             cache.add(4, case["tokens"])
             cache.select([4])
             assert_real_logprobs(cache, case)
