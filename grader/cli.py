@@ -113,7 +113,7 @@ def prepare(
         "transformers"
     ),
     model: Annotated[str, typer.Option(help="A course model, a folder, or a name on the hub.")] = DEFAULT_MODEL,
-    dtype: Annotated[str, typer.Option(help="What the engine computes in; tolerances follow it.")] = "float32",
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; the engine's own unless told.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Of an endpoint, like http://localhost:8000/v1.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
@@ -141,7 +141,7 @@ def prepare(
         table.add_row(*map(str, row.values()))
     Console().print(table)
     computed, kept = (sum(p.computed == computed for p in done) for computed in (True, False))
-    print(f"{computed} computed, {kept} kept, on {engine} {model} in {dtype}")
+    print(f"{computed} computed, {kept} kept, on {engine} {model} in {environment.dtype}")
 
 
 def _prepared_row(name: str, done: list[Prepared]) -> dict[str, str | int | float]:

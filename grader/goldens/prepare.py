@@ -191,7 +191,7 @@ class Goldens:
                 f"references or inputs of {self.assignment} have changed since they ran on {before.engine}; run: "
                 f"grader prepare {self.assignment} --engine {before.engine} --model {before.model}"
             )
-        model, dtype = (before.model, before.dtype) if before else (DEFAULT_MODEL, "float32")
+        model, dtype = (before.model, before.dtype) if before else (DEFAULT_MODEL, None)
         environment, load = open_subject("transformers", model, dtype)
         yield from self.prepare(environment, load)
 
@@ -212,22 +212,28 @@ def goldens_in_force(assignment: str) -> Goldens:
 
 
 def open_subject(
-    engine: str, model: str, dtype: str, base_url: str | None = None
+    engine: str, model: str, dtype: str | None = None, base_url: str | None = None
 ) -> tuple[Environment, Callable[[], Subject]]:
     """Return what references would run on, and a function that loads it.
 
-    Raises UnusableInput for an engine, a model or a dtype that there is not.
+    The dtype is what the engine takes of itself, unless it is told: float32 on a CPU, the checkpoint's own on a GPU; of
+    a server it must be told if it is not float32. Raises UnusableInput for an engine, a model or a dtype that there is
+    not, and for one that the engine does not take.
     """
-    if engine not in ENGINE_MODULES or dtype not in TOLERANCES:
-        raise UnusableInput(
-            f"expected an engine of {', '.join(ENGINE_MODULES)} and a dtype of {', '.join(TOLERANCES)}, "
-            f"got {engine} and {dtype}"
-        )
+    if engine not in ENGINE_MODULES:
+        raise UnusableInput(f"expected an engine of {', '.join(ENGINE_MODULES)}, got {engine}")
     try:
         folder = _model_folder(model, weights=engine != "endpoint")
         code = Sources().digest(ENGINE_MODULES[engine])
+        config = json.loads((folder / "config.json").read_bytes())
     except (ValueError, OSError, LookupError) as error:
         raise UnusableInput(str(error)) from error
+    on_gpu = _device() != "cpu" and engine != "endpoint"
+    own = config.get("dtype") or config.get("torch_dtype") or "float32" if on_gpu else "float32"
+    dtype = dtype or own
+    if dtype not in TOLERANCES or (engine == "vllm" and dtype != own):
+        known = own if engine == "vllm" else ", ".join(TOLERANCES)
+        raise UnusableInput(f"expected a dtype of {known} for {model} on {engine}, got {dtype}")
     environment = Environment(
         engine=engine,
         model=model,
@@ -254,8 +260,8 @@ def open_subject(
             )
         except (ValueError, OSError, ImportError) as error:
             raise UnusableInput(f"{engine} cannot run {model}: {error}") from error
-        vocab_size = json.loads((folder / "config.json").read_bytes())["vocab_size"]
-        return Subject(model, loaded, PromptTokenizer(AutoTokenizer.from_pretrained(folder), model), vocab_size, dtype)
+        tokenizer = PromptTokenizer(AutoTokenizer.from_pretrained(folder), model)
+        return Subject(model, loaded, tokenizer, config["vocab_size"], dtype)
 
     return environment, load
 
