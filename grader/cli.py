@@ -137,6 +137,7 @@ def prepare(
         print(json.dumps({"environment": msgspec.to_builtins(environment), "references": rows}))
         return
     table = Table(*_prepared_row("", []))
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*map(str, row.values()))
     Console().print(table)

@@ -163,13 +163,18 @@ class Goldens:
         What was prepared on another machine stays in force where its engine or its model are not installed.
         """
         environment = self.environment
-        if environment is None or Sources().digest(ENGINE_MODULES[environment.engine]) != environment.engine_code:
+        if environment is None:
+            return False
+        try:
+            if Sources().digest(ENGINE_MODULES[environment.engine]) != environment.engine_code:
+                return False
+        except LookupError:  # an engine of another version of the kit
             return False
         with contextlib.suppress(ValueError):
             if hash_files(model_folder(environment.model)) != environment.weights:
                 return False
         keys = self.keys(environment)
-        if json.loads(self.index.read_bytes())["results"] != keys:
+        if json.loads(self.index.read_bytes()).get("results") != keys:
             return False
         try:
             for key in itertools.chain.from_iterable(keys.values()):
