@@ -27,7 +27,6 @@ from shared_tasks.evaluation.report import flat
 from shared_tasks.evaluation.run import Run, read_run, run_task, write_samples
 from shared_tasks.metrics.judging import Judge
 from shared_tasks.metrics.statistics import standard_error
-from shared_tasks.models.engine import Engine
 from shared_tasks.tasks.loading import load, load_shots
 from shared_tasks.tasks.open_ended import OpenEnded
 from shared_tasks.tasks.registry import TASKS, find_task
@@ -192,7 +191,7 @@ def evaluate(
         items = load(chosen, evaluated, data, subject, limit)
         registry = models_registry()
         loaded = registry.load_engine(model, engine, base_url, tokenizer, batch_size)
-        if chat is False or (chat is None and not has_chat_template(loaded)):
+        if chat is False or (chat is None and not loaded.has_chat_template):
             plan = plan.as_plain_text()
         folder = out or Path("runs") / "-".join([task, Path(model).name, plan.style, plan.method])
         run = Run(
@@ -236,12 +235,6 @@ def evaluate(
     print(f"{folder}: samples.jsonl holds every item; `shared-tasks view {folder}` makes a page of it")
 
 
-def has_chat_template(engine: Engine) -> bool:
-    """Tell whether an engine renders chats; a server whose tokenizer is not known is taken to do so."""
-    tokenizer = getattr(engine, "tokenizer", None)
-    return tokenizer is None or tokenizer.tokenizer.chat_template is not None
-
-
 def load_judge(
     task: Task[Any], model: str | None, engine: str, base_url: str | None, verdicts: Path | None
 ) -> Judge | None:
@@ -255,7 +248,7 @@ def load_judge(
         judged = [name for name, one in TASKS.items() if isinstance(one, OpenEnded) and one.judged]
         raise ValueError(f"{task.name} is scored without a judge; --judge is for {', '.join(judged)}")
     loaded = models_registry().load_engine(model, engine, base_url)
-    return Judge(loaded, verdicts, chat=has_chat_template(loaded))
+    return Judge(loaded, verdicts, chat=loaded.has_chat_template)
 
 
 def missing_judge(task: Task[Any], judge: str | None) -> list[str]:

@@ -93,6 +93,11 @@ class EndpointEngine:
         self.name = f"{model} at {self.base_url}"
         self._is_vllm = models[model].get("owned_by") == "vllm"
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer that was given has a chat template; without one the server is taken to have it."""
+        return self.tokenizer is None or self.tokenizer.has_chat_template
+
     def fingerprint(self) -> str:
         """Return address and model: what a server runs under a name cannot be seen from outside."""
         return f"{self.base_url} {self.model}"

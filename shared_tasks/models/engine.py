@@ -147,6 +147,11 @@ class Engine(Protocol):
     """Shown in reports, and part of the keys of stored results."""
     usage: Usage
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether chats can be prompts; a server whose tokenizer is not known is taken to render them."""
+        ...
+
     def fingerprint(self) -> str:
         """Return a text that changes when the model's content does: its weights, configuration or tokenizer."""
         ...

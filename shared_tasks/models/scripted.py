@@ -37,11 +37,13 @@ class ScriptedEngine:
         script: Script,
         logprobs: Callable[[Prompt, str], Sequence[float]] = lambda context, continuation: [],
         name: str = "scripted",
+        has_chat_template: bool = True,
     ):
         """Take the script, and for `loglikelihood` a function that returns each token's log-probability."""
         self.script = script
         self.logprobs = logprobs
         self.name = name
+        self.has_chat_template = has_chat_template
         self.usage = Usage()
         self.calls: list[list[Prompt]] = []
         self.params: list[SamplingParams] = []

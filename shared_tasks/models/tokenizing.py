@@ -31,6 +31,11 @@ class PromptTokenizer:
         adds_start = self._prefix_token_id in tokenizer("a").input_ids[:1]
         self._start = [self._prefix_token_id] if separates_documents and not adds_start else []
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether chats can be rendered."""
+        return self.tokenizer.chat_template is not None
+
     def render(self, prompt: Prompt) -> str:
         """Return a plain text as it is, and a chat as the model's template writes it, up to the assistant's turn.
 
@@ -38,7 +43,7 @@ class PromptTokenizer:
         """
         if isinstance(prompt, str):
             return prompt
-        if self.tokenizer.chat_template is None:
+        if not self.has_chat_template:
             raise ValueError(f"{self.name} has no chat template: give plain texts, or take a model that has one")
         try:
             text: str = self.tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)

@@ -116,6 +116,11 @@ class TransformersEngine:
         self._pieces: dict[int, str] = {}
         self._fingerprint: str | None = None
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model's tokenizer has a chat template."""
+        return self.tokenizer.has_chat_template
+
     def fingerprint(self) -> str:
         """Return a hash of configuration, tokenizer, chat template, end tokens and weights."""
         if self._fingerprint is None:

@@ -64,6 +64,7 @@ class EchoEngine:
     """An engine that repeats the prompt, and keeps what it was asked."""
 
     name = "echo"
+    has_chat_template = True
 
     def __init__(self) -> None:
         self.usage = Usage()

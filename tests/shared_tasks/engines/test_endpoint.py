@@ -118,6 +118,13 @@ class TestGeneration:
 
         assert contents(asyncio.run(cell()))[0][0] == local.generate(PROMPTS[:1], GREEDY)[0].prompt_tokens
 
+    def test_its_tokenizer_tells_whether_chats_can_be_prompts(self, server, folder):
+        """Chats can be prompts where the tokenizer that was given has a chat template."""
+        engine = endpoint(server, tokenizer=str(folder))
+        assert engine.has_chat_template
+        engine.tokenizer.tokenizer.chat_template = None
+        assert not engine.has_chat_template
+
 
 class TestLogLikelihood:
     @pytest.mark.parametrize("with_tokenizer", [True, False])
@@ -278,5 +285,6 @@ class TestServer:
         assert isinstance(engine, Engine)
         assert engine.name == f"course-small at {server.url}/v1"
         assert engine.fingerprint() == f"{server.url}/v1 course-small"
+        assert engine.has_chat_template, "a server whose tokenizer is not known is taken to render chats"
         with pytest.raises(ValueError, match="needs a base_url"):
             load_engine("course-small", "endpoint")

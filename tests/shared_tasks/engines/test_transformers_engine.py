@@ -365,8 +365,10 @@ class TestPrompts:
         assert (token_ids(chat), chat.prompt_tokens) == (token_ids(text), text.prompt_tokens)
 
     def test_no_template(self, engine):
-        """A chat for a tokenizer without a template is an error that names the model."""
+        """A chat for a tokenizer without a template is an error that names the model; the engine tells before."""
+        assert engine.has_chat_template
         engine.tokenizer.tokenizer.chat_template = None
+        assert not engine.has_chat_template
         with pytest.raises(ValueError, match="course-small has no chat template"):
             engine.generate([CHAT], GREEDY)
 

@@ -1,7 +1,6 @@
 """What the tests of evaluation share: an engine that says what a test wants it to say, and small data sets."""
 
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 
 from shared_tasks.models.engine import (
     Completion,
@@ -34,8 +33,7 @@ class ScriptedEngine:
         self.likelihood = likelihood
         self.model = model
         self.left = stop_after
-        template = "a template" if has_chat_template else None
-        self.tokenizer = SimpleNamespace(tokenizer=SimpleNamespace(chat_template=template))
+        self.has_chat_template = has_chat_template
         self.usage = Usage()
         self.prompts: list[Prompt] = []
         self.params: list[SamplingParams] = []

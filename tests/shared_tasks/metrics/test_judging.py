@@ -27,6 +27,7 @@ class ScriptedEngine:
     """Replies as a function of the prompt, and remembers what it was asked."""
 
     name = "scripted"
+    has_chat_template = True
 
     def __init__(self, reply: Callable[[str], str], content: str = "1"):
         self.reply = reply
