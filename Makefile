@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= grades
+HW ?= hw1
 
 .PHONY: setup sandbox grade test lint bench clean
 
@@ -25,8 +26,8 @@ sandbox:
 	fi
 
 grade: setup
-	$(BIN)/python -m grader.examples.cohort hw1 $(OUT)/hw1-submissions
-	$(BIN)/grader grade hw1 $(OUT)/hw1-submissions --received $(OUT)/hw1-submissions/received.csv --out $(OUT)/hw1
+	$(BIN)/python -m grader.examples.cohort $(HW) $(OUT)/$(HW)-submissions
+	$(BIN)/grader grade $(HW) $(OUT)/$(HW)-submissions --received $(OUT)/$(HW)-submissions/received.csv --out $(OUT)/$(HW)
 
 test: setup
 	$(BIN)/pytest

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -14,14 +15,30 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from final_project.summary import Record
 from grader import doctor as examination
 from grader import reports
 from grader.assignment import UnusableInput, load_assignment
 from grader.grading import Graded, grade_cohort
+from grader.release import build
 from grader.results import SubmissionResult
 from grader.sandbox import isolation
+from grader.serving.command import Session
+from grader.serving.judge import Result
+from grader.serving.rules import CONFIGURATION, load_configuration
+from grader.shared_engine import EngineStopped, SharedEngine
 from grader.store import Store
-from grader.submissions import collect
+from grader.submissions import Refused, collect
+from grader.systems import (
+    TASKS,
+    SystemResult,
+    SystemStore,
+    TaskScore,
+    Terms,
+    load_questions,
+    run_systems,
+    systems_assignment,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Grade submissions in a sandbox.")
 console = Console(stderr=True)
@@ -76,6 +93,128 @@ def grade(
         console.print(f"[red]not graded:[/] {graded.submission.slug}: {reason}", soft_wrap=True, highlight=False)
     if failures:
         (out / "failures.txt").write_text("\n\n".join(f"{g.submission.slug}\n{g.failure}" for g in failures))
+        raise typer.Exit(1)
+
+
+@app.command(name="run-systems")
+def run_systems_command(
+    submissions: Annotated[list[Path], typer.Argument(help="Folders and zips with hw2/system.py, as for grade.")],
+    out: Annotated[Path, typer.Option(help="Where results go. Run again with the same folder to go on.")],
+    token_budget: Annotated[int, typer.Option(min=1, help="Tokens a question, prompts included.")],
+    model: Annotated[str, typer.Option(help="A course model, a folder, or a name on the hub.")] = "course-base",
+    split: Annotated[str, typer.Option(help="dev_test or hidden.")] = "dev_test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task; all unless told.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Wall time a question, the engine's included.")] = 5.0,
+    jobs: Annotated[int, typer.Option(min=1, help="Systems run at the same time.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Run the systems of homework 2 on the three tasks, and write their accuracies and costs."""
+    # Loading transformers takes seconds that other commands need not wait for.
+    from shared_tasks.models.registry import model_path
+    from shared_tasks.models.transformers_engine import TransformersEngine
+
+    try:
+        assignment = systems_assignment()
+        isolation.check()
+        cohort = collect(submissions, assignment)
+        questions = load_questions(split, limit)
+        engine = TransformersEngine(model_path(model), name=model)
+        out.mkdir(parents=True, exist_ok=True)
+    except (UnusableInput, isolation.SandboxUnavailable, OSError, ValueError) as error:
+        _refuse(str(error))
+    terms = Terms(model, engine.fingerprint(), token_budget, split, limit, seconds)
+    store = SystemStore(out / "systems.sqlite")
+    results: list[SystemResult] = []
+    try:
+        with SharedEngine(engine) as shared, _progress() as progress:
+            task = progress.add_task("running systems", total=len(cohort))
+            for result in run_systems(cohort, assignment, questions, terms, shared, store, jobs):
+                results.append(result)
+                progress.update(task, advance=1, description=f"ran {result.slug}")
+    except EngineStopped as error:
+        _refuse(f"{error}; run the same command again to go on")
+    finally:
+        store.close()
+    results.sort(key=lambda result: (-result.accuracy, result.name))
+    written = msgspec.json.encode({"terms": terms, "systems": results})
+    (out / "results.json").write_bytes(msgspec.json.format(written))
+    (out / "index.html").write_text(reports.systems_page(results, terms), encoding="utf-8")
+    if as_json:
+        print(written.decode())
+    else:
+        Console().print(_systems_table(results))
+        print(out / "index.html")
+
+
+def _systems_table(results: list[SystemResult]) -> Table:
+    table = Table("system", "what went wrong")
+    for column in ("all tasks", *TASKS, "tokens a question", "seconds"):
+        table.add_column(column, justify="right")
+    for result in results:
+        scores: list[SystemResult | TaskScore] = [result, *result.tasks.values()] if result.tasks else []
+        cells = [f"{100 * score.accuracy:.1f} ± {100 * score.standard_error:.1f}" for score in scores]
+        cells += ["–"] * (1 + len(TASKS) - len(cells))
+        words = _plain(result.refusal or "; ".join(result.reasons))[:120]
+        table.add_row(_plain(result.name), words, *cells, f"{result.tokens_per_question:.1f}", f"{result.seconds:.1f}")
+    return table
+
+
+@app.command()
+def release(
+    assignment: Annotated[str, typer.Argument(help="The assignment's name: hw1.")],
+    out: Annotated[Path, typer.Option(help="The archive to write, a .tar.gz.")],
+) -> None:
+    """Build the archive that students get."""
+    try:
+        names = build.release(load_assignment(assignment), out)
+    except (UnusableInput, OSError) as error:
+        _refuse(str(error))
+    print(f"{out}: {len(names)} files, {out.stat().st_size / (1 << 20):.1f} MiB")
+
+
+@app.command()
+def serve_test(
+    submissions: Annotated[list[str], typer.Argument(help="Folders, zips, or URLs of servers that run already.")],
+    out: Annotated[Path, typer.Option(help="Where results and pages go; those of the same trace are compared.")],
+    config: Annotated[Path, typer.Option(help="What comes when, limits and points.")] = CONFIGURATION,
+    seed: Annotated[int | None, typer.Option(help="Draw another trace than the configuration's.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Replay a file, JSON lines, instead of drawing a trace.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Measure the baselines, unless they have been.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Put servers of the final project under load, and write their pages and points."""
+    results: list[Result] = []
+    refused = False
+    try:
+        isolation.check()
+        test = load_configuration(config)
+        if seed is not None:
+            test = msgspec.structs.replace(test, seed=seed)
+        session = Session(out, test, trace)
+        with _progress() as progress:
+
+            def start(name: str, total: int) -> Callable[[Record], None]:
+                task = progress.add_task(_plain(name), total=total)
+                return lambda record: progress.advance(task)
+
+            if baselines:
+                results += session.test_baselines(start)
+            for one in submissions:
+                try:
+                    is_url = one.startswith(("http://", "https://"))
+                    results += session.test_server(one, start) if is_url else session.test_submission(Path(one), start)
+                except Refused as reason:
+                    refused = True
+                    console.print(f"[red]refused:[/] {_plain(one)}: {_plain(str(reason))}", highlight=False)
+        index = session.write_pages() if list(session.results()) else None
+    except (UnusableInput, isolation.SandboxUnavailable, OSError) as error:
+        _refuse(str(error))
+    if as_json:
+        print(msgspec.json.encode(results).decode())
+    else:
+        Console().print(_serving_table(results))
+        print(index or "nothing was measured")
+    if refused:
         raise typer.Exit(1)
 
 
@@ -165,6 +304,25 @@ def _table(results: list[SubmissionResult]) -> Table:
         shown = words if len(words) <= 120 else words[:119] + "…"
         row = (f"{result.points:g}", f"{result.max_points:g}", f"{result.seconds:.1f}")
         table.add_row(_plain(result.name), _plain(shown), *row)
+    return table
+
+
+def _serving_table(results: list[Result]) -> Table:
+    table = Table("student", "system", "what happened")
+    for name in ("served", "of", "accuracy", "TTFT p50", "TPOT p50"):
+        table.add_column(name, justify="right")
+    for result in results:
+        assert result.summary is not None
+        accuracies = [accuracy.value for accuracy in result.summary.accuracy.values()]
+        latencies = [result.summary.latencies.get(name) for name in ("time_to_first_token", "time_per_output_token")]
+        row = (
+            str(result.served),
+            str(result.summary.requests),
+            f"{100 * sum(accuracies) / len(accuracies):.1f} %" if accuracies else "",
+            *(f"{latency.p50:.3f} s" if latency else "" for latency in latencies),
+        )
+        words = "; ".join([result.failure, *result.findings] if result.failure else result.findings)
+        table.add_row(result.student, result.system, _plain(words), *row)
     return table
 
 

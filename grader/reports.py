@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from grader.results import Outcome, ProblemResult, SubmissionResult, TestResult, Usage
+from grader.systems import TASKS, SystemResult, Terms
 
 OUTCOME_WORDS = {
     Outcome.PASSED: "passed",
@@ -60,7 +61,7 @@ def class_page(results: Sequence[SubmissionResult], generated: str) -> str:
     results = sorted(results, key=lambda result: result.name.casefold())
     graded = [result for result in results if not result.refusal]
     modules = _by_module(_problems(results))
-    return _page(
+    return render_page(
         "class.html.jinja",
         results=results,
         graded=graded,
@@ -357,11 +358,17 @@ def share(points: float, max_points: float) -> float:
     return min(1.0, max(0.0, points / max_points)) if max_points > 0 else 0.0
 
 
+def systems_page(results: Sequence[SystemResult], terms: Terms) -> str:
+    """Return the page about systems, in the given order."""
+    return render_page("systems.html.jinja", results=results, terms=terms, tasks=TASKS)
+
+
 def _submission_page(result: SubmissionResult, staff: bool) -> str:
-    return _page("submission.html.jinja", result=result, staff=staff, modules=_by_module(result.problems))
+    return render_page("submission.html.jinja", result=result, staff=staff, modules=_by_module(result.problems))
 
 
-def _page(template: str, **values: Any) -> str:
+def render_page(template: str, **values: Any) -> str:
+    """Render a template of the folder templates/; all text in it is cleaned and escaped."""
     return _environment.get_template(template).render(values)
 
 

@@ -59,7 +59,7 @@ def collect(paths: list[Path], assignment: Assignment) -> list[Submission]:
         try:
             if any(submission.name == name for submission in found):
                 raise Refused("a second submission under the same name; the first one was graded")
-            files, ignored = _relevant(_read(source), assignment)
+            files, ignored = _relevant(read_files(source), assignment)
         except Refused as reason:
             refusal = str(reason)
         slug = _slug(name, slugs)
@@ -121,27 +121,27 @@ def _inner_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[str, 
     name = place.stem if len(place.parts) == 1 else place.parts[0]  # some platforms make a folder for each student
     try:
         with archive.open(member) as file:
-            return name, _bounded(file, MAX_BYTES)
+            return name, _bounded(file, MAX_BYTES, MAX_BYTES)
     except Refused as reason:
         return name, reason
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError) as error:
         return name, Refused(f"the zip cannot be read: {error}")
 
 
-def _read(source: Source) -> dict[str, bytes]:
-    """Return the files of a submission by relative path. Raises Refused."""
+def read_files(source: Source, max_bytes: int = MAX_BYTES) -> dict[str, bytes]:
+    """Return the files of a submission by relative path, at most so many bytes. Raises Refused."""
     if isinstance(source, Refused):
         raise source
     if isinstance(source, Path) and source.is_dir():
-        return _read_folder(source)
+        return _read_folder(source, max_bytes)
     try:
         with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
-            return _read_zip(archive)
+            return _read_zip(archive, max_bytes)
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError) as error:
         raise Refused(f"the zip cannot be read: {_one_line(str(error))}") from error
 
 
-def _read_folder(folder: Path) -> dict[str, bytes]:
+def _read_folder(folder: Path, max_bytes: int) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     total = 0
     for path in sorted(folder.rglob("*")):
@@ -155,14 +155,14 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
             raise Refused(f"{_shown(name)} is a link or a device; only ordinary files are taken")
         _check_name(name)
         total += path.stat().st_size
-        _check_size(len(files) + 1, total)
+        _check_size(len(files) + 1, total, max_bytes)
         files[name] = path.read_bytes()
     return files
 
 
-def _read_zip(archive: zipfile.ZipFile) -> dict[str, bytes]:
+def _read_zip(archive: zipfile.ZipFile, max_bytes: int) -> dict[str, bytes]:
     members = archive.infolist()
-    _check_size(len(members), sum(member.file_size for member in members))
+    _check_size(len(members), sum(member.file_size for member in members), max_bytes)
     files: dict[str, bytes] = {}
     total = 0
     for member in members:
@@ -178,24 +178,24 @@ def _read_zip(archive: zipfile.ZipFile) -> dict[str, bytes]:
         if name in files:
             raise Refused(f"{_shown(name)} is in the zip twice")
         with archive.open(member) as file:
-            files[name] = _bounded(file, MAX_BYTES - total)
+            files[name] = _bounded(file, max_bytes - total, max_bytes)
         total += len(files[name])
     return files
 
 
-def _bounded(file: IO[bytes], limit: int) -> bytes:
+def _bounded(file: IO[bytes], limit: int, max_bytes: int) -> bytes:
     """Read a file of a zip, which may unpack to more than its header says."""
     data = file.read(limit + 1)
     if len(data) > limit:
-        raise Refused(f"more than {MAX_BYTES >> 20} MiB unpacked")
+        raise Refused(f"more than {max_bytes >> 20} MiB unpacked")
     return data
 
 
-def _check_size(count: int, total: int) -> None:
+def _check_size(count: int, total: int, max_bytes: int) -> None:
     if count > MAX_FILES:
         raise Refused(f"more than {MAX_FILES} files")
-    if total > MAX_BYTES:
-        raise Refused(f"more than {MAX_BYTES >> 20} MiB unpacked")
+    if total > max_bytes:
+        raise Refused(f"more than {max_bytes >> 20} MiB unpacked")
 
 
 def _check_name(name: str) -> None:

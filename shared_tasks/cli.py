@@ -155,7 +155,13 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first items.")] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="How to decode: greedy, sample, majority, best_of_n, loglikelihood; or a prompt, for short."),
+        typer.Option(
+            help="How to decode: greedy, sample, majority, best_of_n, loglikelihood; PACKAGE.MODULE:NAME of your own; "
+            "or a prompt, for short."
+        ),
+    ] = None,
+    token_budget: Annotated[
+        int | None, typer.Option(min=1, help="Tokens for each question; one that needs more is unanswered.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="How to ask: cot, direct or letter.")] = None,
     n: Annotated[int | None, typer.Option(min=1, help="Samples of each prompt.")] = None,
@@ -185,7 +191,18 @@ def evaluate(
         chosen = find_task(task)
         evaluated = split or chosen.data.split
         plan = make_plan(
-            chosen, method, prompt, n, temperature, max_tokens, shots, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
+            chosen,
+            method,
+            prompt,
+            n,
+            temperature,
+            max_tokens,
+            shots,
+            token_budget,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            seed=seed,
         )
         examples = load_shots(chosen, evaluated, data, shots_split, shots_data) if shots else []
         items = load(chosen, evaluated, data, subject, limit)
@@ -193,7 +210,7 @@ def evaluate(
         loaded = registry.load_engine(model, engine, base_url, tokenizer, batch_size)
         if chat is False or (chat is None and not loaded.has_chat_template):
             plan = plan.as_plain_text()
-        folder = out or Path("runs") / "-".join([task, Path(model).name, plan.style, plan.method])
+        folder = out or Path("runs") / "-".join([task, Path(model).name, plan.style, plan.method.replace(":", ".")])
         run = Run(
             task=task,
             split=evaluated,
@@ -207,6 +224,7 @@ def evaluate(
             chat=plan.chat,
             shots=shots,
             params=plan.params,
+            token_budget=plan.token_budget,
             judge=judge,
             items=len(items),
             notes=missing_judge(chosen, judge),
@@ -303,12 +321,17 @@ def costs(run: Run) -> list[str]:
     tokens, usage = run.tokens, run.usage
     positions = f", {tokens.forward_positions:,} positions through the model" if tokens.forward_positions else ""
     lines = [f"{tokens.prompt:,} prompt tokens, {tokens.generated:,} generated{positions}"]
+    if run.done:
+        limit = "" if run.token_budget is None else f" of at most {run.token_budget:,}"
+        lines[0] += f"; {run.tokens_per_question:,.1f}{limit} a question"
+    if run.exceeded:
+        lines.append(f"{run.exceeded} of {run.done} questions are unanswered: their token budget was too small")
     if run.latency is not None:
         lines.append(f"latency {run.latency:.2f} s an item (median)")
     if usage.requests:
         rate = f", {usage.throughput:,.0f} generated tokens a second" if usage.generated_tokens else ""
         lines.append(f"this time {usage.requests} requests in {usage.seconds:.1f} s{rate}")
-    else:
+    elif not run.exceeded:
         lines.append("everything was there already; nothing ran")
     return lines
 
@@ -360,12 +383,18 @@ def compare(
         print(json.dumps(msgspec.to_builtins(result)))
         return
     paired = result.paired
-    table = Table("", "value", "items right")
+    table = Table("", "value", "items right", "tokens a question")
     table.add_row(
-        escape(f"{first} ({result.metric[0]})"), f"{result.first:.4f}", f"{result.both_right + result.only_first}"
+        escape(f"{first} ({result.metric[0]})"),
+        f"{result.first:.4f}",
+        f"{result.both_right + result.only_first}",
+        f"{result.tokens[0]:,.1f}",
     )
     table.add_row(
-        escape(f"{second} ({result.metric[1]})"), f"{result.second:.4f}", f"{result.both_right + result.only_second}"
+        escape(f"{second} ({result.metric[1]})"),
+        f"{result.second:.4f}",
+        f"{result.both_right + result.only_second}",
+        f"{result.tokens[1]:,.1f}",
     )
     Console().print(table)
     print(f"{result.items} items: {result.both_right} right in both, {result.only_first} only in the first, ", end="")

@@ -37,13 +37,19 @@ def _hw1(others: str, **modules: str) -> dict[str, str]:
     return dict.fromkeys(names, others) | modules
 
 
+def _hw2(others: str, **modules: str) -> dict[str, str]:
+    names = ("reranking", "self_consistency", "mbr", "budget", "refinement", "tree_search", "tools", "debate")
+    return dict.fromkeys(names, others) | modules
+
+
 STUDENTS = {
     "hw1": [
         Student("ada", "full marks, written differently from the reference", _hw1("other"), "folder"),
         Student("grace", "full marks, with a helper module", _hw1("other", scoring="own"), "zip in a folder"),
+        Student("hedy", "full marks, written from the handout alone", {}),
         Student("linus", "did scoring and did not begin the rest", _hw1("stub", scoring="other"), "flat zip"),
-        Student("margaret", "five plausible mistakes", _hw1("other", scoring="own"), "folder"),
-        Student("edsger", "four plausible mistakes", _hw1("own", scoring="other")),
+        Student("margaret", "seven plausible mistakes", _hw1("other", scoring="own"), "folder"),
+        Student("edsger", "six plausible mistakes", _hw1("own", scoring="other")),
         Student("barbara", "the stubs, untouched", _hw1("stub")),
         Student("ken", "imports what is not there", _hw1("other", scoring="own"), "folder"),
         Student("dennis", "a syntax error", _hw1("own", scoring="other"), "flat zip"),
@@ -61,7 +67,17 @@ STUDENTS = {
         Student("eve", "a zip that writes outside of its folder", _hw1("own"), "zip slip"),
         Student("oscar", "a zip with a link to the host's files", _hw1("own"), "zip with a link"),
         Student("trudy", "a zip that unpacks to 256 MiB", _hw1("own"), "zip bomb"),
-    ]
+    ],
+    "hw2": [
+        Student("ada", "full marks, written differently from the reference", _hw2("other"), "folder"),
+        Student("grace", "full marks, the reference", _hw2("own"), "zip in a folder"),
+        Student("linus", "did self-consistency and did not begin the rest", _hw2("stub", self_consistency="other")),
+        Student("margaret", "a mistake in each of six modules", _hw2("own"), "folder"),
+        Student("edsger", "two mistakes in the other modules", _hw2("other"), "flat zip"),
+        Student("ken", "imports what is not there", _hw2("own", tools="other")),
+        Student("tony", "a segmentation fault", _hw2("other")),
+        Student("mallory", "tries to forge; debate is honest", _hw2("stub", debate="own")),
+    ],
 }
 
 

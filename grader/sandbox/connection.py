@@ -46,6 +46,13 @@ class Connection:
         self._socket.close()
         os.close(self._pipe)
 
+    @property
+    def hung_up(self) -> bool:
+        """Whether nobody holds the other end any more."""
+        poll = select.poll()
+        poll.register(self._socket, 0)  # POLLHUP is told unasked
+        return bool(poll.poll(0))
+
     def send(self, frame: bytes) -> None:
         """Send a frame. Raises Disconnected."""
         parts = [memoryview(LENGTH.pack(len(frame))), memoryview(frame)]

@@ -67,7 +67,7 @@ def command(submission: Path, packages: list[str], modules: list[str], limits: L
         *("--clearenv", "--setenv", "HOME", "/tmp", "--setenv", "LANG", "C.UTF-8"),
         *("--setenv", "OMP_NUM_THREADS", "1", "--setenv", "MKL_NUM_THREADS", "1"),
         *(word for name in KEPT_ENVIRONMENT if name in os.environ for word in ("--setenv", name, os.environ[name])),
-        *_system(),
+        *system_mounts(),
         *(word for source, target in mounts for word in ("--ro-bind", str(source), target)),
         *("--proc", "/proc", "--dev", "/dev"),
         *("--size", str(limits.disk_bytes), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
@@ -78,7 +78,7 @@ def command(submission: Path, packages: list[str], modules: list[str], limits: L
     return [*arguments, interpreter, "-I", "-S", "-B", "-c", START]
 
 
-def _system() -> list[str]:
+def system_mounts() -> list[str]:
     """Return the read-only mounts of the interpreter and the system's libraries, without the packages among them."""
     prefix, stdlib = Path(sys.base_prefix), Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
     words: list[str] = []

@@ -14,15 +14,20 @@ from grader.sandbox.peer import Peer
 from grader.sandbox.wire import WireError, from_wire, record_fields, to_wire
 from shared_tasks.models.engine import Completion, Engine, Generation, LogLikelihood, SamplingParams
 from shared_tasks.models.language_model import LanguageModel
+from shared_tasks.models.metered import MeteredEngine, TokenBudgetExceeded
 from shared_tasks.models.randomness import Randomness
 
-# What a submission may do with an object that a test lends it: the methods to call, the constants it gets a copy of.
+# What a submission may do with an object that a test lends it: the methods to call, with "get" before the name of an
+# attribute to read, and the constants it gets a copy of.
 ON_LOAN: list[tuple[Any, list[str], list[str]]] = [
     (LanguageModel, ["next_token_logprobs", "continuation_logprobs"], ["vocab_size", "eos_token_id"]),
     (Randomness, ["categorical", "bernoulli", "gumbel", "uniform"], []),
-    (Engine, ["generate", "loglikelihood"], ["name"]),
+    (MeteredEngine, ["generate", "loglikelihood", "count_tokens", "get remaining"], ["name", "has_chat_template"]),
+    (Engine, ["generate", "loglikelihood"], ["name", "has_chat_template"]),
 ]
 SHARED_RECORDS = (SamplingParams, Completion, Generation, LogLikelihood)  # cross by value, beside the stubs' own
+
+SHARED_ERRORS = (TokenBudgetExceeded,)  # of the kit, beside Python's own; a submission may catch them
 
 
 class NoAnswer(Exception):
@@ -145,6 +150,8 @@ class JudgeSide:
         value, methods = self._lent.get(target, (None, []))
         if method not in methods:
             raise WireError(f"a call of {method!r}, which is not on offer")
+        if method.startswith("get "):
+            return lambda: getattr(value, method.removeprefix("get "))
         return getattr(value, method)  # type: ignore[no-any-return]
 
     def export(self, value: Any) -> dict[str, Any]:
@@ -200,7 +207,8 @@ class JudgeSide:
 
     def describe(self, error: BaseException) -> list[Any]:
         """Tell the submission type and message of what its call of a lent object raised."""
-        return [type(error).__name__, str(error)]
+        kind = type(error)
+        return [f"{kind.__module__}:{kind.__name__}" if kind in SHARED_ERRORS else kind.__name__, str(error)]
 
     def rebuild(self, described: list[Any]) -> Exception:
         """Return the exception to raise in the test for one of the submission."""

@@ -151,14 +151,14 @@ class Sandbox:
             self._connection.forget_output()
             if self._child is None:
                 self._child = next(iter(self._processes()[1:]), None)
-        self._before = _taken(self._child)
+        self._before = measure(self._child)
 
     def end_test(self) -> tuple[str, int]:
         """Complete the count; return the beginning of what was printed, and how many bytes were printed in all."""
         self.usage.wall_seconds = time.monotonic() - self._began
         if self._connection is not None:
             self._connection.drain()
-            self._count([_taken(self._child)])
+            self._count([measure(self._child)])
             self._printed = bytes(self._connection.output), self._connection.output_bytes
         return self._printed[0].decode(errors="replace"), self._printed[1]
 
@@ -172,6 +172,15 @@ class Sandbox:
             self._stop(Outcome.PROTOCOL, f"its answer cannot be read: {error}")
         except Disconnected:
             self._stop(Outcome.CRASHED, "its process ended")
+
+    def look(self) -> None:
+        """Notice, while the judge works for the group, that it has died or is over a limit. Raises NoAnswer."""
+        if self.stopped is not None:
+            raise self.stopped
+        if self._connection is not None:
+            if self._connection.hung_up:
+                self._stop(Outcome.CRASHED, "its process ended")
+            self._look()
 
     def _stop(self, outcome: Outcome, reason: str) -> NoReturn:
         """Kill the group and raise why."""
@@ -189,7 +198,7 @@ class Sandbox:
     def _look(self) -> None:
         """Take the measure of every process of the group, and stop it where it is over a limit."""
         limits = self.limits
-        group = [_taken(process) for process in self._processes()[1:]]  # the first is the worker
+        group = [measure(process) for process in self._processes()[1:]]  # the first is the worker
         self._count(group)
         if sum(taken.threads for taken in group) > limits.processes:
             self._stop(Outcome.PROCESSES, f"more than {limits.processes} processes and threads at one time")
@@ -225,7 +234,7 @@ class Taken:
     threads: int = 0
 
 
-def _taken(process: psutil.Process | None) -> Taken:
+def measure(process: psutil.Process | None) -> Taken:
     """Measure a process; memory is what is its own, without files and libraries that all processes share."""
     with contextlib.suppress(psutil.Error, OSError, KeyError):
         if process is not None:

@@ -120,7 +120,8 @@ def _tensor_to_wire(tensor: torch.Tensor) -> list[Any]:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in _NAMES:
         raise WireError(f"a tensor of type {tensor.dtype} and layout {tensor.layout}")
     plain = tensor.detach().cpu().contiguous()
-    data = plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b""
+    flat = plain.as_strided((plain.numel(),), (1,))  # a contiguous tensor of one element may have any stride
+    data = flat.view(torch.uint8).numpy().data if plain.numel() else b""
     return [_NAMES[plain.dtype], list(plain.shape), data]
 
 

@@ -202,6 +202,8 @@ class WorkerSide:
     def rebuild(self, described: list[Any]) -> Exception:
         """Return the exception that the judge's object raised."""
         name, message = described
+        if ":" in name:
+            return shared(name)(message)  # type: ignore[no-any-return]
         kind: Any = getattr(builtins, name, None)
         ordinary = isinstance(kind, type) and issubclass(kind, Exception)
         return kind(message) if ordinary else RuntimeError(f"{name}: {message}")
@@ -244,7 +246,9 @@ def borrow(side: WorkerSide, number: int, methods: list[str], constants: dict[st
 
         return call
 
-    kind: Any = type(
-        "Borrowed", (Borrowed,), {"_number": number} | {name: forward(name) for name in methods} | constants
-    )
+    members: dict[str, Any] = {name: forward(name) for name in methods if not name.startswith("get ")}
+    for name in methods:
+        if name.startswith("get "):
+            members[name.removeprefix("get ")] = property(forward(name))
+    kind: Any = type("Borrowed", (Borrowed,), {"_number": number} | members | constants)
     return kind()  # type: ignore[no-any-return]

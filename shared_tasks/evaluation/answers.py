@@ -18,6 +18,8 @@ class Answer(msgspec.Struct):
     key: str
     generation: Generation | None = None
     options: list[LogLikelihood] = []
+    exceeded: str = ""
+    """Why there is no answer, where the question's token budget was too small for one."""
 
 
 def key_of(**parts: Any) -> str:

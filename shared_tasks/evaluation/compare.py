@@ -21,6 +21,8 @@ class Comparison(msgspec.Struct, kw_only=True):
     only_first: int
     only_second: int
     both_wrong: int
+    tokens: tuple[float, float]
+    """Tokens per question of each run, prompt and generated together."""
     paired: PairedComparison
 
 
@@ -52,8 +54,13 @@ def compare(
         only_first=right.count((True, False)),
         only_second=right.count((False, True)),
         both_wrong=right.count((False, False)),
+        tokens=(_tokens([one for one, _ in pairs]), _tokens([other for _, other in pairs])),
         paired=paired_comparison([one for one, _ in values], [other for _, other in values]),
     )
+
+
+def _tokens(samples: Sequence[Sample]) -> float:
+    return sum(sample.tokens.prompt + sample.tokens.generated for sample in samples) / len(samples)
 
 
 def _value(sample: Sample, metric: str) -> float:

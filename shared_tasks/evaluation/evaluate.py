@@ -10,7 +10,8 @@ from typing import Any, Generic
 import msgspec
 
 from shared_tasks.evaluation.answers import Answer, Answers, key_of
-from shared_tasks.evaluation.methods import METHODS, Question
+from shared_tasks.evaluation.apart import answer_apart
+from shared_tasks.evaluation.methods import METHODS, Question, code_of, find_method
 from shared_tasks.evaluation.plan import LOGLIKELIHOOD, Plan
 from shared_tasks.models.engine import Engine, Generation, LogLikelihood, Prompt, SamplingParams
 from shared_tasks.tasks import prompts
@@ -53,6 +54,8 @@ class Sample(Scored, kw_only=True):
     """log P of each output, in nats."""
     output_tokens: list[int] = []
     finish_reasons: list[str] = []
+    exceeded: str = ""
+    """Why it is unanswered, where its token budget was too small for an answer."""
     choices: list[Choice] = []
     tokens: Tokens
     latency: float | None = None
@@ -96,6 +99,7 @@ class _Talk(Generic[Item]):
     questions: list[str]
     chat: bool
     said: list[Generation] = field(default_factory=list)
+    exceeded: str = ""
 
     def prompt(self, turn: int) -> Prompt:
         """Return what the model is told in a turn: examples, what was said before, and the question."""
@@ -117,8 +121,9 @@ def _generate(
 ) -> None:
     """Generate turn by turn."""
 
-    def hear(talk: _Talk[Item], generation: Generation) -> None:
+    def hear(talk: _Talk[Item], generation: Generation, exceeded: str) -> None:
         talk.said.append(generation)
+        talk.exceeded = talk.exceeded or exceeded
         if len(talk.said) == task.turns:
             done(_generated(task, talk, plan))
 
@@ -133,32 +138,48 @@ def _ask(
     engine: Engine,
     plan: Plan,
     answers: Answers,
-    hear: Callable[[_Talk[Item], Generation], None],
+    hear: Callable[[_Talk[Item], Generation, str], None],
 ) -> None:
     """Take the answers that are stored, and let the method generate the others."""
-    method = METHODS[plan.method]
-    model = _model_key(engine) | {"method": _code(method.generate)}
+    method = find_method(plan.method)
+    model = _model_key(engine) | {"method": code_of(plan.method)}
+    if plan.token_budget is not None:
+        model["token_budget"] = str(plan.token_budget)
+    if plan.method not in METHODS:
+        model["name"] = plan.method
     params = [_seeded(plan.params, talk.index, turn) for talk in talks]
     keys = [key_of(prompt=talk.prompt(turn), params=params[i], **model) for i, talk in enumerate(talks)]
     stored = [answers.get(key) for key in keys]
     missing = [i for i, answer in enumerate(stored) if answer is None]
     for talk, answer in zip(talks, stored, strict=True):
         if answer is not None and answer.generation is not None:
-            hear(talk, answer.generation)
+            hear(talk, answer.generation, answer.exceeded)
     unheard = set(missing)
 
-    def keep(position: int, generation: Generation) -> None:
+    def keep(position: int, generation: Generation, exceeded: str = "") -> None:
         i = missing[position]
         if i in unheard:
             unheard.remove(i)
             generation = _storable(generation)
-            answers.add(Answer(keys[i], generation))
-            hear(talks[i], generation)
+            answers.add(Answer(keys[i], generation, exceeded=exceeded))
+            hear(talks[i], generation, exceeded)
 
-    if missing:
-        questions = [Question(talks[i].prompt(turn), partial(task.parse, talks[i].item)) for i in missing]
-        for position, generation in enumerate(method.generate(engine, questions, [params[i] for i in missing], keep)):
-            keep(position, generation)  # a method need not report before it is done
+    if not missing:
+        return
+    questions = [_question(engine, talks[i].prompt(turn), partial(task.parse, talks[i].item)) for i in missing]
+    settings = [params[i] for i in missing]
+    if plan.token_budget is not None or plan.method not in METHODS:
+        # A budget is a question's own, and of another's code only what passes a meter is believed.
+        answer_apart(method, engine, questions, settings, plan.token_budget, keep, plan.method)
+        return
+    for position, generation in enumerate(method.generate(engine, questions, settings, keep)):
+        keep(position, generation)  # a method need not report before it is done
+
+
+def _question(engine: Engine, prompt: Prompt, parse: Callable[[str], str | None]) -> Question:
+    render = getattr(getattr(engine, "tokenizer", None), "render", None)
+    text = prompt if isinstance(prompt, str) else render(prompt) if render else None
+    return Question(prompt, parse, text)
 
 
 def _storable(generation: Generation) -> Generation:
@@ -213,7 +234,10 @@ def _generated(task: Task[Item], talk: _Talk[Item], plan: Plan) -> Sample:
         for completion in completions
     ]
     scored = task.score(talk.item, outputs)
-    if plan.selects:
+    if talk.exceeded:
+        scored.score = 0.0
+        scored.values = dict.fromkeys([*scored.values, *filter(None, [plan.selects])], 0.0)
+    elif plan.selects:
         if plan.selects not in scored.values:
             raise ValueError(f"{plan.method} needs log-probabilities of the outputs; the engine did not tell them")
         scored.score = scored.values[plan.selects]
@@ -225,6 +249,7 @@ def _generated(task: Task[Item], talk: _Talk[Item], plan: Plan) -> Sample:
         logprobs=[output.logprob for output in outputs],
         output_tokens=[output.tokens or 0 for output in outputs],
         finish_reasons=[completion.finish_reason for completion in completions],
+        exceeded=talk.exceeded,
         tokens=Tokens(
             prompt=sum(generation.prompt_tokens for generation in talk.said),
             generated=sum(generation.generated_tokens for generation in talk.said),

@@ -34,6 +34,8 @@ class Run(msgspec.Struct, kw_only=True):
     chat: bool
     shots: int
     params: SamplingParams
+    token_budget: int | None = None
+    """Tokens for each question."""
     judge: str | None = None
     items: int
     """Asked for; an interrupted run has fewer samples."""
@@ -46,6 +48,10 @@ class Run(msgspec.Struct, kw_only=True):
     notes: list[str] = []
     tokens: Tokens = msgspec.field(default_factory=lambda: Tokens(0, 0, 0))
     """Of all samples, whenever they were generated."""
+    tokens_per_question: float = 0.0
+    """Of prompts and generated together, the mean over samples."""
+    exceeded: int = 0
+    """Questions that are unanswered because their token budget was too small."""
     usage: Usage = msgspec.field(default_factory=Usage)
     """Of the engine in the last session; stored answers cost it nothing."""
     latency: float | None = None
@@ -100,7 +106,9 @@ def _with_results(
         headline=plan.selects
         or next((name for name in metrics if any(sample.score is not None for sample in samples)), None),
         groups=by_group(samples),
-        tokens=tokens_of(samples),
+        tokens=(tokens := tokens_of(samples)),
+        tokens_per_question=(tokens.prompt + tokens.generated) / len(samples) if samples else 0.0,
+        exceeded=sum(bool(sample.exceeded) for sample in samples),
         latency=latency_of(samples),
         usage=usage,
     )

@@ -102,6 +102,12 @@ class EndpointEngine:
         """Return address and model: what a server runs under a name cannot be seen from outside."""
         return f"{self.base_url} {self.model}"
 
+    def count_tokens(self, prompt: Prompt, continuation: str = "") -> int:
+        """Return the number of tokens; see `Engine`. Raises ValueError when there is no tokenizer."""
+        if self.tokenizer is None:
+            raise ValueError(f"to count tokens before {self.name} does, name the model's tokenizer")
+        return self.tokenizer.count(prompt, continuation)
+
     def generate(
         self,
         prompts: Sequence[Prompt],

@@ -156,6 +156,10 @@ class Engine(Protocol):
         """Return a text that changes when the model's content does: its weights, configuration or tokenizer."""
         ...
 
+    def count_tokens(self, prompt: Prompt, continuation: str = "") -> int:
+        """Return the tokens of the rendered prompt, start token included, and of a continuation that follows it."""
+        ...
+
     def generate(
         self,
         prompts: Sequence[Prompt],

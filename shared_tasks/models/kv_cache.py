@@ -34,11 +34,14 @@ class BatchCache(Cache):  # type: ignore[misc] # transformers is not typed
     def join(self, keys_and_values: KeysAndValues, copies: int) -> None:
         """Add `copies` rows that continue one prompt: its keys and values.
 
-        The first prompt of an empty cache must be the longest of those that join before it is empty again.
+        A prompt that is longer than all there is moves the other rows to the right.
         """
         length = keys_and_values[0][0].shape[1]
-        if not self.starts:
-            self.end = length
+        missing = max(0, length - self.end) if self.starts else 0
+        self.end = self.end + missing if self.starts else length
+        self.starts = [start + missing for start in self.starts]
+        for layer in self.layers:
+            layer.make_room(missing, self.end)
         rows = slice(len(self.starts), len(self.starts) + copies)
         self.starts += [self.end - length] * copies
         for layer, (keys, values) in zip(self.layers, keys_and_values, strict=True):
@@ -93,6 +96,14 @@ class _BatchLayer(CacheLayerMixin):  # type: ignore[misc]
         self.keys, self.values = (
             torch.nn.functional.pad(states[:, :, columns], (0, 0, 0, GROWTH)) for states in (self.keys, self.values)
         )
+
+    def make_room(self, before: int, end: int) -> None:
+        """Put so many columns before the others, and behind them what is missing up to `end`."""
+        if self.is_initialized and (before or end > self.keys.shape[2]):
+            after = max(0, end - before - self.keys.shape[2])
+            self.keys, self.values = (
+                torch.nn.functional.pad(states, (0, 0, before, after)) for states in (self.keys, self.values)
+            )
 
     def write(self, rows: slice, columns: slice, keys: Tensor, values: Tensor) -> None:
         """Put keys and values in their place."""

@@ -48,6 +48,19 @@ def choose(
     return torch.searchsorted(cumulative, draws, right=True)[:, 0]
 
 
+def uniforms(params: SamplingParams, count: int, number: int = 0) -> list[float]:
+    """Return the draws from [0, 1) of completion `number` of a request, one a token; with a seed always the same."""
+    if params.temperature == 0:
+        return [0.0] * count
+    generator = torch.Generator()
+    if params.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(params.seed + number)
+    draws: list[float] = torch.rand(count, generator=generator, dtype=torch.float64).tolist()
+    return draws
+
+
 def biased(logits: Float[Tensor, "batch vocab"], params: Sequence[SamplingParams]) -> Float[Tensor, "batch vocab"]:
     """Return the logits with each row's `logit_bias` added, the given ones where there is none.
 

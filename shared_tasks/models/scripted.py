@@ -60,6 +60,10 @@ class ScriptedEngine:
         """Return the engine's name: a script has no weights."""
         return self.name
 
+    def count_tokens(self, prompt: Prompt, continuation: str = "") -> int:
+        """Return the number of words."""
+        return _count(prompt) + len(split_tokens(continuation))
+
     def generate(
         self,
         prompts: Sequence[Prompt],

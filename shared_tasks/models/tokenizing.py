@@ -94,6 +94,12 @@ class PromptTokenizer:
             pairs.append((context, continuation))
         return pairs
 
+    def count(self, prompt: Prompt, continuation: str = "") -> int:
+        """Return the number of tokens of a prompt, and of the continuation that follows it, if any."""
+        if not continuation:
+            return len(self.encode([self.render(prompt)])[0])
+        return sum(len(part) for part in self.encode_pairs([prompt], [continuation])[0])
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)

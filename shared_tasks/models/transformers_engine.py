@@ -4,10 +4,9 @@ import hashlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -28,7 +27,8 @@ from shared_tasks.models.engine import (
     each_with_params,
 )
 from shared_tasks.models.kv_cache import BatchCache, KeysAndValues
-from shared_tasks.models.next_token import choose
+from shared_tasks.models.linear import use_onednn
+from shared_tasks.models.next_token import choose, uniforms
 from shared_tasks.models.tokenizing import PromptTokenizer
 from shared_tasks.models.transformers_model import load_pretrained
 from shared_tasks.models.tree_attention import Question, pack
@@ -36,6 +36,8 @@ from shared_tasks.models.tree_attention import Question, pack
 # Limits of what runs at a time, beside the number of sequences.
 CACHE_BYTES = 2 << 30  # of keys and values on a CPU; on a GPU half of the memory that is free
 MAX_LOGITS = 1 << 27  # where log-likelihoods are asked for: half a gibibyte
+MAX_SEED = 1 << 62
+LONGEST = 4096  # tokens of a sequence that a batch which is open to any request makes room for
 POSITIONS = {"cpu": 2048, "cuda": 16384}  # of prompts: more would leave a CPU's caches, fewer a GPU idle
 
 
@@ -43,7 +45,7 @@ POSITIONS = {"cpu": 2048, "cuda": 16384}  # of prompts: more would leave a CPU's
 class _Request:
     """A prompt on its way through the engine."""
 
-    index: int
+    key: int  # the caller's name for it
     tokens: list[int]
     params: SamplingParams
     limit: int  # of generated tokens
@@ -104,10 +106,8 @@ class TransformersEngine:
         self.tokenizer = PromptTokenizer(tokenizer, self.name)
         if self.model.config._attn_implementation == "sdpa":
             self.model.set_attn_implementation("grouped_sdpa")
-        if self.device == "cpu" and torch.backends.mkldnn.is_available():
-            for module in self.model.modules():
-                if type(module) is torch.nn.Linear:
-                    module.forward = partial(_linear, module)  # type: ignore[method-assign]
+        if self.device == "cpu":
+            use_onednn(self.model)
         self._vocab_size: int = self.model.config.vocab_size
         self._sliding_window: int = getattr(self.model.config, "sliding_window", None) or sys.maxsize
         self._window: int = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
@@ -133,7 +133,10 @@ class TransformersEngine:
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
-    @torch.inference_mode()
+    def count_tokens(self, prompt: Prompt, continuation: str = "") -> int:
+        """Return the number of tokens; see `Engine`."""
+        return self.tokenizer.count(prompt, continuation)
+
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -141,40 +144,23 @@ class TransformersEngine:
         on_done: Callable[[int, Generation], None] | None = None,
     ) -> list[Generation]:
         """Continue every prompt; see `Engine`."""
-        requests = self._requests(prompts, params)
-        waiting = deque(sorted(requests, key=lambda request: -len(request.tokens)))
-        ready: deque[_Prefilled] = deque()
-        rows: list[_Row] = []
-        cache = BatchCache(self.model.config.num_hidden_layers, self._rows_at_once(requests))
-        logits = torch.empty(0, self._vocab_size, device=self.device)
+        pairs = each_with_params(prompts, params)
+        tokens = self.tokenizer.encode([self.tokenizer.render(prompt) for prompt in prompts])
+        requests = [self._request(i, ids, pairs[i][1]) for i, ids in enumerate(tokens)]
+        longest = max((len(request.tokens) + request.limit for request in requests), default=1)
+        batch = RunningBatch(self, self._rows_at_once(longest, sum(request.params.n for request in requests)))
+        batch.waiting.extend(sorted(requests, key=lambda request: -len(request.tokens)))
         generations: dict[int, Generation] = {}
-        with self._timed() as tick:
-            while waiting or ready or rows:
-                if len(rows) <= cache.max_rows * 7 // 8:  # prompts are cheaper by the dozen
-                    logits = torch.cat([logits, *self._join(waiting, ready, rows, cache)])
-                tokens = self._choose(rows, logits)
-                kept = list(range(len(rows)))
-                for i in reversed(kept):
-                    completion = self._completion(rows[i])
-                    if completion is None:
-                        continue
-                    request = rows[i].request
-                    request.completions[rows[i].number] = completion
-                    cache.leave(i)
-                    rows[i], kept[i] = rows[-1], kept[-1]  # as the cache does
-                    rows.pop()
-                    kept.pop()
-                    if len(request.completions) == request.params.n:
-                        generations[request.index] = generation = _generation(request)
-                        tick()
-                        self.usage.requests += 1
-                        self.usage.prompt_tokens += generation.prompt_tokens
-                        self.usage.generated_tokens += generation.generated_tokens
-                        self.usage.forward_positions += generation.forward_positions
-                        if on_done is not None:
-                            on_done(request.index, generation)
-                logits = self._step(tokens[kept], cache) if rows else logits[:0]
+        while len(generations) < len(requests):
+            for index, generation in batch.step():
+                generations[index] = generation
+                if on_done is not None:
+                    on_done(index, generation)
         return [generations[i] for i in range(len(requests))]
+
+    def open_batch(self) -> "RunningBatch":
+        """Return an empty batch with room for `batch_size` sequences of any length, if the memory is there."""
+        return RunningBatch(self, self._rows_at_once(min(self._window, LONGEST), self.batch_size))
 
     @torch.inference_mode()
     def loglikelihood(
@@ -215,72 +201,19 @@ class TransformersEngine:
                         on_done(i, result)
         return [results[i] for i in range(len(pairs))]
 
-    # Steps of a generation
+    # What a running batch needs of the engine
 
-    def _requests(self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams]) -> list[_Request]:
-        pairs = each_with_params(prompts, params)
-        tokens = self.tokenizer.encode([self.tokenizer.render(prompt) for prompt in prompts])
-        requests = []
-        for i, (ids, (_, of_prompt)) in enumerate(zip(tokens, pairs, strict=True)):
-            room = self._window - len(ids)
-            if room < 1:
-                raise ValueError(
-                    f"prompt {i} has {len(ids)} tokens, {self.name} takes {self._window}, the answer's first included"
-                )
-            requests.append(_Request(i, ids, of_prompt, limit=min(of_prompt.max_tokens, room)))
-        return requests
-
-    def _join(
-        self, waiting: deque[_Request], ready: deque[_Prefilled], rows: list[_Row], cache: BatchCache
-    ) -> list[Float[Tensor, "joined vocab"]]:
-        """Begin completions until the batch is full; return the logits of their first tokens."""
-        logits = []
-        while (free := cache.max_rows - len(rows)) and (waiting or ready):
-            if not ready:
-                ready.extend(self._prefill_next(waiting, free))
-            prefilled = ready[0]
-            request = prefilled.request
-            copies = min(free, request.params.n - prefilled.begun)
-            cache.join(prefilled.keys_and_values, copies)
-            logits.append(prefilled.logits.expand(copies, -1))
-            for number in range(prefilled.begun, prefilled.begun + copies):
-                rows.append(_Row(request, number, _uniforms(request, number)))
-            prefilled.begun += copies
-            if prefilled.begun == request.params.n:
-                ready.popleft()
-        return logits
-
-    def _prefill_next(self, waiting: deque[_Request], free: int) -> Iterator[_Prefilled]:
-        """Run the next prompts, as many as go together and have a row to begin in."""
-        chunk: list[_Request] = []
-        at_once = self._prompts_at_once(len(waiting[0].tokens))
-        while waiting and free > 0 and len(chunk) < at_once:
-            request = waiting.popleft()
-            request.began = time.perf_counter()
-            chunk.append(request)
-            free -= request.params.n
-        cache, logits = self._prefill([request.tokens for request in chunk])
-        for row, request in enumerate(chunk):
-            length = len(request.tokens)
-            keys_and_values = [(layer.keys[row, :, -length:], layer.values[row, :, -length:]) for layer in cache.layers]
-            yield _Prefilled(request, keys_and_values, logits[row : row + 1])
-
-    def _choose(self, rows: list[_Row], logits: Float[Tensor, "rows vocab"]) -> Int[Tensor, "rows"]:
-        """Choose each row's next token, and note it and its log-probability."""
-        params = [row.request.params for row in rows]
-        tokens = choose(logits, params, [row.uniforms[len(row.token_ids)] for row in rows])
-        for row, token in zip(rows, tokens.tolist(), strict=True):
-            row.token_ids.append(token)
-        if any(p.logprobs is not None for p in params):
-            logprobs = logits.log_softmax(-1)
-            for row, logprob in zip(rows, logprobs.gather(1, tokens[:, None])[:, 0].tolist(), strict=True):
-                if row.request.params.logprobs is not None:
-                    row.logprobs.append(logprob)
-            for i, p in enumerate(params):
-                if p.logprobs:
-                    top = logprobs[i].topk(min(p.logprobs, logprobs.shape[1]))
-                    rows[i].top_logprobs.append(dict(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
-        return tokens
+    def _request(self, key: int, tokens: list[int], params: SamplingParams) -> _Request:
+        room = self._window - len(tokens)
+        if room < 1:
+            raise ValueError(
+                f"prompt {key} has {len(tokens)} tokens, {self.name} takes {self._window}, the answer's first included"
+            )
+        if any(not 0 <= token < self._vocab_size for token in params.logit_bias):
+            raise ValueError(f"logit_bias: expected token ids from 0 to {self._vocab_size - 1}")
+        if params.seed is not None and abs(params.seed) >= MAX_SEED:
+            raise ValueError(f"seed: expected a number below 2**62, got {params.seed}")
+        return _Request(key, tokens, params, limit=min(params.max_tokens, room))
 
     def _completion(self, row: _Row) -> Completion | None:
         """Return the completion if the row's last token has ended it."""
@@ -309,15 +242,13 @@ class TransformersEngine:
 
     # Runs of the model
 
-    def _rows_at_once(self, requests: Sequence[_Request]) -> int:
-        """Return how many completions run together: `batch_size`, if their keys and values fit in memory."""
+    def _rows_at_once(self, longest: int, completions: int) -> int:
+        """Return how many of these run together: `batch_size`, if keys and values of such length fit in memory."""
         config = self.model.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         position = 2 * config.num_hidden_layers * heads * dim * self.model.dtype.itemsize
-        longest = max((len(request.tokens) + request.limit for request in requests), default=1)
         memory = CACHE_BYTES if self.device == "cpu" else torch.cuda.mem_get_info(self.device)[0] // 2
-        completions = sum(request.params.n for request in requests)
         return max(1, min(self.batch_size, completions, int(memory // (longest * position))))
 
     def _prompts_at_once(self, length: int) -> int:
@@ -418,17 +349,118 @@ class TransformersEngine:
             tick()
 
 
-def _uniforms(request: _Request, number: int) -> list[float]:
-    """Return the draws of one completion, one a token."""
-    if request.params.temperature == 0:
-        return [0.0] * request.limit
-    generator = torch.Generator()
-    if request.params.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(request.params.seed + number)
-    draws: list[float] = torch.rand(request.limit, generator=generator, dtype=torch.float64).tolist()
-    return draws
+class RunningBatch:
+    """Generations in progress. Requests join between steps of the model, and leave when they end or are aborted."""
+
+    def __init__(self, engine: TransformersEngine, max_rows: int):
+        self.waiting: deque[_Request] = deque()
+        self._engine = engine
+        self._ready: deque[_Prefilled] = deque()
+        self._rows: list[_Row] = []
+        self._cache = BatchCache(engine.model.config.num_hidden_layers, max_rows)
+        self._logits = torch.empty(0, engine._vocab_size, device=engine.device)
+
+    def add(self, key: int, prompt: Prompt, params: SamplingParams) -> None:
+        """Let a request wait for its turn. Raises ValueError for a prompt that cannot be run."""
+        tokenizer = self._engine.tokenizer
+        (tokens,) = tokenizer.encode([tokenizer.render(prompt)])
+        self.waiting.append(self._engine._request(key, tokens, params))
+
+    @torch.inference_mode()
+    def abort(self, keys: Container[int]) -> None:
+        """Drop the requests with these keys, waiting or running."""
+        self.waiting = deque(request for request in self.waiting if request.key not in keys)
+        self._ready = deque(prefilled for prefilled in self._ready if prefilled.request.key not in keys)
+        self._logits = self._logits[self._drop([row.request.key in keys for row in self._rows])]
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[int, Generation]]:
+        """Run the model once over all completions in progress; return the generations that this ended, with keys."""
+        engine = self._engine
+        ended: list[tuple[int, Generation]] = []
+        with engine._timed():
+            if len(self._rows) <= self._cache.max_rows * 7 // 8:  # prompts are cheaper by the dozen
+                self._logits = torch.cat([self._logits, *self._join()])
+            if not self._rows:
+                return []
+            tokens = self._choose()
+            completions = [engine._completion(row) for row in self._rows]
+            for row, completion in zip(self._rows, completions, strict=True):
+                if completion is not None:
+                    row.request.completions[row.number] = completion
+                    if len(row.request.completions) == row.request.params.n:
+                        ended.append((row.request.key, _generation(row.request)))
+            kept = self._drop([completion is not None for completion in completions])
+            self._logits = engine._step(tokens[kept], self._cache) if kept else self._logits[:0]
+            for _, generation in ended:
+                engine.usage.requests += 1
+                engine.usage.prompt_tokens += generation.prompt_tokens
+                engine.usage.generated_tokens += generation.generated_tokens
+                engine.usage.forward_positions += generation.forward_positions
+        return ended
+
+    def _drop(self, dropped: Sequence[bool]) -> list[int]:
+        """Let rows leave; return where each of the others was."""
+        kept = list(range(len(self._rows)))
+        for i in reversed(range(len(self._rows))):
+            if dropped[i]:
+                self._cache.leave(i)
+                self._rows[i], kept[i] = self._rows[-1], kept[-1]  # as the cache does
+                self._rows.pop()
+                kept.pop()
+        return kept
+
+    def _join(self) -> list[Float[Tensor, "joined vocab"]]:
+        """Begin completions until the batch is full; return the logits of their first tokens."""
+        logits, rows, cache, ready = [], self._rows, self._cache, self._ready
+        while (free := cache.max_rows - len(rows)) and (self.waiting or ready):
+            if not ready:
+                ready.extend(self._prefill_next(free))
+            prefilled = ready[0]
+            request = prefilled.request
+            copies = min(free, request.params.n - prefilled.begun)
+            cache.join(prefilled.keys_and_values, copies)
+            logits.append(prefilled.logits.expand(copies, -1))
+            for number in range(prefilled.begun, prefilled.begun + copies):
+                rows.append(_Row(request, number, uniforms(request.params, request.limit, number)))
+            prefilled.begun += copies
+            if prefilled.begun == request.params.n:
+                ready.popleft()
+        return logits
+
+    def _prefill_next(self, free: int) -> Iterator[_Prefilled]:
+        """Run the next prompts, as many as go together and have a row to begin in."""
+        chunk: list[_Request] = []
+        waiting = self.waiting
+        at_once = self._engine._prompts_at_once(len(waiting[0].tokens))
+        while waiting and free > 0 and len(chunk) < at_once:
+            request = waiting.popleft()
+            request.began = time.perf_counter()
+            chunk.append(request)
+            free -= request.params.n
+        cache, logits = self._engine._prefill([request.tokens for request in chunk])
+        for row, request in enumerate(chunk):
+            length = len(request.tokens)
+            keys_and_values = [(layer.keys[row, :, -length:], layer.values[row, :, -length:]) for layer in cache.layers]
+            yield _Prefilled(request, keys_and_values, logits[row : row + 1])
+
+    def _choose(self) -> Int[Tensor, "rows"]:
+        """Choose each row's next token, and note it and its log-probability."""
+        rows, logits = self._rows, self._logits
+        params = [row.request.params for row in rows]
+        tokens = choose(logits, params, [row.uniforms[len(row.token_ids)] for row in rows])
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            row.token_ids.append(token)
+        if any(p.logprobs is not None for p in params):
+            logprobs = logits.log_softmax(-1)
+            for row, logprob in zip(rows, logprobs.gather(1, tokens[:, None])[:, 0].tolist(), strict=True):
+                if row.request.params.logprobs is not None:
+                    row.logprobs.append(logprob)
+            for i, p in enumerate(params):
+                if p.logprobs:
+                    top = logprobs[i].topk(min(p.logprobs, logprobs.shape[1]))
+                    rows[i].top_logprobs.append(dict(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
+        return tokens
 
 
 def _generation(request: _Request) -> Generation:
@@ -441,18 +473,6 @@ def _generation(request: _Request) -> Generation:
         generated_tokens=generated,
         forward_positions=len(request.tokens) + generated - len(completions),  # last tokens need not run
     )
-
-
-def _linear(module: torch.nn.Linear, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-    """Apply a linear layer with oneDNN where that is the faster library.
-
-    For float32 PyTorch calls MKL, which leaves half of what a CPU that is not Intel's can do. For a few rows the call
-    of oneDNN costs more than it saves.
-    """
-    if x.numel() < 32 * x.shape[-1]:
-        return torch.nn.functional.linear(x, module.weight, module.bias)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, module.weight, module.bias, "none", [], "")
-    return product
 
 
 def _grouped_attention(

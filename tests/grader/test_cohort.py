@@ -20,9 +20,10 @@ SCORING = 40.0
 HONEST = {
     "ada": ALL,
     "grace": ALL,
+    "hedy": ALL,
     "linus": SCORING,
-    "margaret": ALL - 20.83,  # entropy and KL divergence, most of top_p, part of eta and of greedy search
-    "edsger": ALL - 19.58,  # temperature, most of perplexity, generation and uniform-cost search
+    "margaret": ALL - 26.58,  # entropy, KL, greedy search, most of top_p and error rates, parts of eta, distinct-n
+    "edsger": ALL - 25.58,  # temperature, most of perplexity, generation, uniform-cost search, DExperts and guidance
     "barbara": 0.0,
     "ken": ALL - 60,  # all of sampling
     "dennis": ALL - SCORING,

@@ -73,6 +73,9 @@ class EchoEngine:
     def fingerprint(self) -> str:
         return "echo"
 
+    def count_tokens(self, prompt: Prompt, continuation: str = "") -> int:
+        return 2
+
     def generate(self, prompts: Sequence[Prompt], params: SamplingParams, on_done: object = None) -> list[Generation]:
         self.asked.append((prompts, params))
         return [

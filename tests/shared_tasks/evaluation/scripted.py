@@ -41,6 +41,9 @@ class ScriptedEngine:
     def fingerprint(self) -> str:
         return self.model
 
+    def count_tokens(self, prompt: Prompt, continuation: str = "") -> int:
+        return len(words(last(prompt))) + len(continuation.split())
+
     def generate(
         self,
         prompts: Sequence[Prompt],

@@ -169,7 +169,7 @@ class TestScores:
         engine = ScriptedEngine(right)
         (sample,) = run(tmp_path, GSM8K, sums[:1], engine, make_plan(GSM8K, "twice"))
         assert (sample.score, len(engine.prompts)) == (1, 2)
-        assert set(seen[0]._fields) == {"prompt", "parse"}
+        assert set(seen[0]._fields) == {"prompt", "parse", "text"}
 
 
 class TestGoingOn:

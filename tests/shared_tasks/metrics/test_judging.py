@@ -38,6 +38,9 @@ class ScriptedEngine:
     def fingerprint(self) -> str:
         return self.content
 
+    def count_tokens(self, prompt: Prompt, continuation: str = "") -> int:
+        return 1
+
     def generate(
         self,
         prompts: Sequence[Prompt],

@@ -1,0 +1,1 @@
+"""The final project: an inference server."""

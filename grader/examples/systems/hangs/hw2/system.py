@@ -1,0 +1,9 @@
+"""Never ends."""
+
+
+def answer(prompts, engine):
+    while True:
+        try:
+            pass
+        except BaseException:
+            pass

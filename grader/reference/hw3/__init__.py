@@ -1,0 +1,1 @@
+"""Reference solutions of homework 3, hardware and optimization."""

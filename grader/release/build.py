@@ -1,0 +1,92 @@
+"""Builds the archive that students get: stubs, handout, public tests, shared tasks, course models, pins and licence.
+
+What goes in is listed; whatever is not listed stays out, the whole of `grader/` but for the files of this folder that
+are made for students.
+"""
+
+import gzip
+import io
+import json
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from grader import submissions
+from grader.assignment import Assignment
+from grader.sandbox.isolation import KIT
+
+FOLDER = Path(__file__).parent
+AS_THEY_ARE = ["LICENSE", "constraints.txt", "docs/student_guide.md"]
+STAFF_ONLY = {"psutil"}  # what the grader alone requires
+WRITTEN = 1_577_836_800  # one date for all files: zip knows none before 1980, make warns of those to come
+JUNK = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints"}
+
+
+def release(assignment: Assignment, out: Path) -> list[str]:
+    """Write the archive, a .tar.gz of one folder, and return the names of the files in it.
+
+    The same kit gives the same bytes.
+    """
+    files = contents(assignment)
+    top = f"{assignment.name}-release"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"{top}/{name}")
+            member.size, member.mode, member.mtime = len(data), 0o644, WRITTEN
+            archive.addfile(member, io.BytesIO(data))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(gzip.compress(packed.getvalue(), mtime=0))
+    return list(files)
+
+
+def contents(assignment: Assignment) -> dict[str, bytes]:
+    """Return the files of the archive by name."""
+    folders = [assignment.name, "shared_tasks"]
+    files = {name: (KIT / name).read_bytes() for name in AS_THEY_ARE}
+    for folder in folders:
+        files |= {name: (KIT / name).read_bytes() for name in _files_in(folder)}
+    facts = _facts(assignment, folders)
+    for template in FOLDER.glob("*.jinja"):
+        rendered = jinja2.Template(template.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+        files[template.stem] = rendered.render(facts).encode()
+    files["submit.py"] = (FOLDER / "submit.py").read_bytes()
+    files["submit.json"] = (json.dumps(_rules(assignment), indent=2) + "\n").encode()
+    return dict(sorted(files.items()))
+
+
+def _files_in(folder: str) -> Iterator[str]:
+    for path in sorted((KIT / folder).rglob("*")):
+        if path.is_file() and not path.is_symlink() and not JUNK & set(path.parts) and path.suffix != ".pyc":
+            yield path.relative_to(KIT).as_posix()
+
+
+def _facts(assignment: Assignment, folders: list[str]) -> dict[str, Any]:
+    """Return what the templates speak of."""
+    project = tomllib.loads((KIT / "pyproject.toml").read_text())
+    requirements = [name for name in project["project"]["dependencies"] if name not in STAFF_ONLY]
+    return {
+        "name": assignment.name,
+        "title": assignment.title,
+        "version": project["project"]["version"],
+        "folders": folders,
+        "requirements": requirements,
+        "package_data": project["tool"]["setuptools"]["package-data"]["shared_tasks"],
+        "deadline": assignment.late.deadline,
+    }
+
+
+def _rules(assignment: Assignment) -> dict[str, Any]:
+    """Return what a submission is checked for before it is handed in: what intake and sandbox will hold it to."""
+    return {
+        "assignment": assignment.name,
+        "modules": assignment.modules,
+        "packages": assignment.packages,
+        "kit": assignment.kit,
+        "max_files": submissions.MAX_FILES,
+        "max_bytes": submissions.MAX_BYTES,
+    }

@@ -1,0 +1,173 @@
+"""What students get: all that they need, and nothing that is the staff's."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from grader.assignment import FOLDER, load_assignment
+from grader.cli import app
+from grader.release.build import contents, release
+from grader.submissions import collect
+
+KIT = Path(__file__).parents[2]
+HIDDEN_SETS = KIT / "grader" / "hidden" / "shared_tasks"
+ASSIGNMENTS = sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def unpacked(assignment: str, folder: Path) -> Path:
+    release(load_assignment(assignment), folder / "release.tar.gz")
+    with tarfile.open(folder / "release.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / f"{assignment}-release"
+
+
+def run(release: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in an unpacked release, whose own packages come first."""
+    environment = os.environ | {"PYTHONPATH": str(release), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=release, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def solve(release: Path, assignment: str) -> None:
+    """Drop the references in place of the stubs."""
+    for module in load_assignment(assignment).modules:
+        shutil.copy(KIT / "grader" / "reference" / assignment / f"{module}.py", release / assignment)
+
+
+def secret_lines() -> set[str]:
+    """Return the lines, long enough to mean something, that stand in the grader and nowhere in what is public."""
+    public = {
+        line.strip()
+        for folder in ("hw1", "hw2", "hw3", "final_project", "shared_tasks", "docs")
+        for path in (KIT / folder).rglob("*.*")
+        if path.suffix in (".py", ".md")
+        for line in path.read_text().splitlines()
+    }
+    files = [path for place in ("reference", "hidden", "examples") for path in (KIT / "grader" / place).rglob("*.py")]
+    lines = {line.strip() for path in files for line in path.read_text().splitlines()}
+    return {line for line in lines if len(line) > 30 and line not in public}
+
+
+def asked(line: str) -> str:
+    """Return what makes an item of a set: its question or prompt, and its choices."""
+    item = json.loads(line)
+    return json.dumps([item.get("question") or item["prompt"], item.get("choices")])
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_nothing_of_the_staff_is_in_it(assignment: str) -> None:
+    """No line of a reference, hidden test, mutant or sample submission, no hidden item and no key is in the archive."""
+    files = contents(load_assignment(assignment))
+    texts = {name: data.decode() for name, data in files.items() if not name.endswith((".safetensors", ".png"))}
+    secrets = secret_lines()
+    assert len(secrets) > 5000
+    for name, text in texts.items():
+        assert not secrets & {line.strip() for line in text.splitlines()}, name
+    hidden = [line for path in HIDDEN_SETS.rglob("*.jsonl") for line in path.read_text().splitlines()]
+    assert len(hidden) > 900
+    given = {asked(line) for name, text in texts.items() if name.endswith(".jsonl") for line in text.splitlines()}
+    assert not given & {asked(line) for line in hidden}
+    assert (HIDDEN_SETS / "seed.txt").read_text().strip() not in "\n".join(texts.values())
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_only_what_is_listed_is_in_it(assignment: str) -> None:
+    """The archive holds the homework, shared_tasks and the papers, and of the grader not one file as it is."""
+    tops = {name.split("/")[0] for name in contents(load_assignment(assignment))}
+    papers = {
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "constraints.txt",
+        "docs",
+        "pyproject.toml",
+        "submit.json",
+        "submit.py",
+    }
+    assert tops == {assignment, "shared_tasks", *papers}
+
+
+def test_a_planted_secret_is_found() -> None:
+    """The proof above can fail: a reference in place of a stub is noticed."""
+    reference = (KIT / "grader" / "reference" / "hw1" / "sampling.py").read_text()
+    assert secret_lines() & {line.strip() for line in reference.splitlines()}
+
+
+def test_the_same_kit_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Two builds are equal, so that a release can be told by its hash."""
+    for name in ("one", "two"):
+        release(load_assignment("hw1"), tmp_path / f"{name}.tar.gz")
+    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
+    """`grader release` writes the archive; an unknown assignment is one line and exit status 2."""
+    done = CliRunner().invoke(app, ["release", "hw1", "--out", str(tmp_path / "hw1.tar.gz")])
+    assert done.exit_code == 0
+    assert "files" in done.stdout
+    assert CliRunner().invoke(app, ["release", "hw9", "--out", str(tmp_path / "x.tar.gz")]).exit_code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_stubs_fail_and_references_pass(assignment: str, tmp_path: Path) -> None:
+    """In the unpacked archive every public test fails on the stubs, and passes with the references in their place."""
+    folder = unpacked(assignment, tmp_path)
+    command = ("-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", assignment)
+    before = run(folder, *command).stdout.splitlines()[-1]
+    assert "failed" in before
+    solve(folder, assignment)
+    after = run(folder, *command).stdout.splitlines()[-1]
+    assert "passed" in after
+    assert "failed" not in after
+    assert "error" not in after
+
+
+@pytest.mark.slow
+def test_what_submit_packs_the_grader_takes(tmp_path: Path) -> None:
+    """`make submit` writes a zip that intake takes as it is, under the student's id, with every module."""
+    folder = unpacked("hw1", tmp_path)
+    solve(folder, "hw1")
+    done = run(folder, "submit.py", "hw1", "--id", "ada")
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 modules have no stub left" in done.stdout
+    (submission,) = collect([folder / "ada.zip"], load_assignment("hw1"))
+    assert (submission.name, submission.refusal) == ("ada", "")
+    modules = {f"hw1/{module}.py" for module in load_assignment("hw1").modules}
+    assert modules <= set(submission.files)
+    assert "hw1/answers.md" in submission.ignored
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda hw: (hw / "scoring.py").unlink(), "hw1/scoring.py is missing"),
+        (lambda hw: (hw / "sampling.py").write_text("def f(:\n"), "hw1/sampling.py: SyntaxError"),
+        (lambda hw: (hw / "sampling.py").write_text("import transformers\n"), "hw1/sampling.py:1: transformers is not"),
+    ],
+)
+def test_submit_refuses_what_could_not_be_graded(spoil, reason: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A missing module, a syntax error or a package that is not there is one line, and no zip is written."""
+    folder = unpacked("hw1", tmp_path)
+    spoil(folder / "hw1")
+    done = run(folder, "submit.py", "hw1", "--id", "ada")
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert not (folder / "ada.zip").exists()
+
+
+def test_submit_wants_an_id(tmp_path: Path) -> None:
+    """Without an id, or with one that is no file name, submit says what it expected."""
+    folder = unpacked("hw1", tmp_path)
+    for name in ("", "../ada"):
+        done = run(folder, "submit.py", "hw1", "--id", name)
+        assert done.returncode == 1
+        assert "expected a student id" in done.stderr
