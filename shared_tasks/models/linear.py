@@ -20,7 +20,7 @@ def use_onednn(model: torch.nn.Module) -> None:
 
 def _linear(module: torch.nn.Linear, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
     """Apply a linear layer. For a few rows the call of oneDNN costs more than it saves."""
-    if x.numel() < 32 * x.shape[-1]:
+    if x.numel() < 16 * x.shape[-1]:
         return torch.nn.functional.linear(x, module.weight, module.bias)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, module.weight, module.bias, "none", [], "")
     return product
