@@ -36,7 +36,7 @@ async def storm(url: str, model: str, seed: int, requests: int) -> Counter[int]:
                     statuses[(await client.post("/v1/completions", json=body)).status_code] += 1
                 else:
                     async with client.stream("POST", "/v1/completions", json=body | {"stream": True}) as response:
-                        async for _ in response.aiter_raw(chunk_size=64):
+                        async for _ in response.aiter_raw(chunk_size=1024):
                             if kind == "left":
                                 statuses[0] += 1
                                 return

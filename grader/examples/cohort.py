@@ -71,6 +71,7 @@ STUDENTS = {
     "hw2": [
         Student("ada", "full marks, written differently from the reference", _hw2("other"), "folder"),
         Student("grace", "full marks, the reference", _hw2("own"), "zip in a folder"),
+        Student("hedy", "full marks, written from the handout alone", {}),
         Student("linus", "did self-consistency and did not begin the rest", _hw2("stub", self_consistency="other")),
         Student("margaret", "a mistake in each of six modules", _hw2("own"), "folder"),
         Student("edsger", "two mistakes in the other modules", _hw2("other"), "flat zip"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -188,6 +189,24 @@ class TestReference:
         """A cache that could not hold one whole window is refused with what it takes."""
         with pytest.raises(ValueError, match=r"cache_bytes: expected \d+ at least"):
             make_reference(cache_bytes=1000)
+
+    @pytest.mark.slow
+    def test_memory(self) -> None:
+        """Requests of ever new lengths leave no memory behind."""
+        engine = make_reference()
+        resident = psutil.Process().memory_info
+
+        def run(first: int) -> None:
+            for i in range(first, first + 60):
+                prompt = [30 + j for j in range(i * 37 % 300 + 1)]
+                engine.add(Request(i, prompt, SamplingParams(max_tokens=i * 13 % 70 + 1, ignore_eos=True)))
+            drain(engine)
+
+        run(0)
+        before = resident().rss
+        for first in (60, 120, 180):
+            run(first)
+        assert resident().rss < before + (16 << 20)
 
 
 class TestStaticBatching:

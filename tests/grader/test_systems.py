@@ -32,6 +32,16 @@ def run(out: Path, *names: str, seconds: float = 60, more: tuple[str, ...] = ())
     return {system["name"]: system for system in json.loads(outcome.stdout.splitlines()[-1])["systems"]}
 
 
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("systems")
+
+
+@pytest.fixture(scope="module")
+def results(out: Path) -> dict[str, Any]:
+    return run(out, *GOOD, *REASONS)
+
+
 class TestReadAnswers:
     def test_partial_answers_are_kept(self) -> None:
         """Texts count where they stand; too few, too many and other types are told."""
@@ -54,14 +64,6 @@ class TestQuestions:
 
 @pytest.mark.slow
 class TestRuns:
-    @pytest.fixture(scope="class")
-    def out(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("systems")
-
-    @pytest.fixture(scope="class")
-    def results(self, out: Path) -> dict[str, Any]:
-        return run(out, *GOOD, *REASONS)
-
     def test_good_systems_get_scores(self, results: dict[str, Any]) -> None:
         """Each answers everything within its budget."""
         for name in GOOD:

@@ -18,7 +18,6 @@ from grader.reference.hw3 import batching
 from grader.reference.hw3.batching import Chunk, Scheduler
 from grader.reference.hw3.kv_cache import PagedCache, pad_chunks
 from hw3.transformer import Heads, dense_attention, load_transformer
-from shared_tasks.models.linear import use_onednn
 from shared_tasks.models.next_token import choose, uniforms
 
 
@@ -45,8 +44,8 @@ class Engine:
         block_size: int = 16,
     ):
         """Load a course model or a folder. Raises ValueError where there is none, and when the cache is too small."""
+        # PyTorch's own linear layers: oneDNN compiles code for every new number of rows, and keeps it for ever.
         self.model = load_transformer(model)
-        use_onednn(self.model)
         config = self.model.config
         position_bytes = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
         self.num_blocks = cache_bytes // (position_bytes * block_size)
@@ -194,8 +193,12 @@ def grouped_attention(queries: Heads, keys: Heads, values: Heads, mask: Bool[Ten
 
 
 def _alike(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
-    """Return chunks in groups of similar length: filled up to the longest of a group, none doubles in length."""
-    groups: dict[int, list[Chunk]] = defaultdict(list)
+    """Return chunks in groups of similar length and similar context: a group is filled up to its longest of both.
+
+    Neither doubles, but that contexts of up to 255 tokens go together: more rows at once are worth more there.
+    """
+    groups: dict[tuple[int, int], list[Chunk]] = defaultdict(list)
     for chunk in chunks:
-        groups[len(chunk.tokens).bit_length()].append(chunk)
+        length = len(chunk.tokens)
+        groups[length.bit_length(), max(8, (chunk.start + length).bit_length())].append(chunk)
     return list(groups.values())
