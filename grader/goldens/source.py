@@ -55,14 +55,18 @@ class Sources:
             source = self._module(definition[0])
             assert source is not None
             for statement in source.statements(definition[1]):
-                for path in _names(statement):
+                for path in source.names_in(statement):
                     waiting += self._follow(source, path, _imports(statement, source.package))
         return reached
 
     def _texts(self, definition: Definition) -> list[str]:
+        """Return a definition's statements, and where the names in them are imported from, be it the kit or not."""
         source = self._module(definition[0])
         assert source is not None
-        return [ast.unparse(statement) for statement in source.statements(definition[1])]
+        statements = source.statements(definition[1])
+        names = {path[0] for statement in statements for path in source.names_in(statement)} & set(source.imports)
+        imports = [f"{name} from {source.imports[name]}" for name in sorted(names)]
+        return [*imports, *(ast.unparse(statement) for statement in statements)]
 
     def _follow(
         self, source: "_Module", path: tuple[str, ...], local: dict[str, tuple[str, str | None]]
@@ -119,6 +123,7 @@ class _Module:
         self.name = name
         self.package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         self._tree = _without_docstrings(ast.parse(file.read_text(encoding="utf-8")))
+        self._names: dict[ast.stmt, set[tuple[str, ...]]] = {}
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
@@ -145,6 +150,12 @@ class _Module:
     def statements(self, name: str) -> list[ast.stmt]:
         """Return the statements that define a name; for "" those that do something else than define names."""
         return self._definitions.get(name, [])
+
+    def names_in(self, statement: ast.stmt) -> set[tuple[str, ...]]:
+        """Return the names that one of the statements takes from its module."""
+        if statement not in self._names:
+            self._names[statement] = _names(statement)
+        return self._names[statement]
 
     @cached_property
     def _definitions(self) -> dict[str, list[ast.stmt]]:

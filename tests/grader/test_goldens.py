@@ -48,6 +48,7 @@ KIT = {
     "kit/reference.py": '''
         """A module."""
         from functools import cache
+        from math import floor
 
         from kit import helpers, reexporting
         from kit.deep import base
@@ -60,7 +61,7 @@ KIT = {
         def reference(x):
             """Say what it does."""
             from kit.lazy import later
-            return later(helpers.helper(x)) + reexporting.shared(LIMIT) + Child().method()  # a comment
+            return later(helpers.helper(x)) + reexporting.shared(LIMIT) + Child().method() + floor(x)  # a comment
 
         class Child(Parent):
             def own(self):
@@ -115,11 +116,13 @@ CHANGES = [
     ("lazy", "def later(x):\n    return x", "def later(x):\n    return -x", True),
     ("deep/base", "def shared(x):\n    return x", "def shared(x):\n    return -x", True),
     ("deep/base", "return shared(3)", "return shared(4)", True),
+    ("reference", "import floor", "import ceil as floor", True),
     ("reexporting", "import shared", "import alone as shared", True),
     ("reference", "helpers.helper(x)", "helpers.helper( x )", False),
     ("reference", "  # a comment", "  # another comment", False),
     ("reference", "Say what it does.", "Say it in other words.", False),
     ("reference", "A module.", "The module.", False),
+    ("reference", "import cache", "import lru_cache as cache", False),
     ("reference", "decorated(x) +", "decorated(x) -", False),
     ("reference", "unrelated_constant = 5", "unrelated_constant = 6", False),
     ("helpers", "helper = x", "helper = 2 * x", False),
