@@ -66,7 +66,7 @@ def read_rows(folder: Path, file: str, columns: Collection[str]) -> list[Row]:
                 raise UnusableInput(f"{file}: expected a column {missing[0]!r}; the columns are: {there}")
             rows = []
             for cells in reader:
-                cells.pop(None, None)  # type: ignore[call-overload]  # what is beyond the last column
+                cells.pop(None, None)  # what is beyond the last column
                 rows.append(Row(file, reader.line_num, {column: text.strip() for column, text in cells.items()}))
             return rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
