@@ -43,7 +43,7 @@ class Homework(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     assignment: str  # the deadline, and what a day costs, stand in its file
     title: str
     weight: Positive
-    submissions: list[Batch]  # more than one where students may hand in again
+    submissions: Annotated[list[Batch], Meta(min_length=1)]  # more than one where students may hand in again
     parts: list[Part] = []
 
 
