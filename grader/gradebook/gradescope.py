@@ -53,7 +53,7 @@ def _kit_files(assignment: Assignment) -> list[str]:
     grader = [name for name in files_in("grader") if name.startswith(hidden) or not name.startswith(LEFT_OUT)]
     tests = [hidden + f"test_{module}.py" for module in assignment.modules]
     kept = [name for name in grader if not name.startswith(hidden) or name in tests]
-    return [*NEEDED, *kept, *files_in("shared_tasks"), *files_in("final_project"), *files_in(assignment.name)]
+    return [*NEEDED, *kept, *files_in("shared_tasks"), *files_in(assignment.name)]
 
 
 def judge(assignment: Assignment, folder: Path) -> bytes:
