@@ -60,6 +60,7 @@ def contents(assignment: Assignment) -> dict[str, bytes]:
 
 
 def files_in(folder: str) -> Iterator[str]:
+    """Return the names of a folder's files from the kit's root on, without what tools leave behind."""
     for path in sorted((KIT / folder).rglob("*")):
         if path.is_file() and not path.is_symlink() and not JUNK & set(path.parts) and path.suffix != ".pyc":
             yield path.relative_to(KIT).as_posix()
