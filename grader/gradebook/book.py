@@ -1,6 +1,7 @@
 """The book: for each student on the roster every number that the total is made of, with its source."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -169,7 +170,7 @@ class _QuizScores:
         lines = []
         for position, (title, score) in enumerate(zip(self.titles, scores, strict=True)):
             fate = "" if position in kept else ", excused" if score.points is None else ", dropped"
-            lines.append(Line(title + fate, score.source, score.points, score.maximum, counts=position in kept))
+            lines.append(Line(short(title) + fate, score.source, score.points, score.maximum, counts=position in kept))
         return Group("Quizzes", exact(quizzes.weight), lines)
 
 
@@ -216,7 +217,7 @@ class _Submissions:
         for part, scores in zip(homework.parts, self._parts, strict=True):
             for login in logins:
                 if self._attempts[login] and scores[login].source.startswith("no row"):
-                    complain(f"{part.file}: no row for {login}, who handed in {homework.title}; counted as 0")
+                    complain(f"{part.file}: no row for {login}, who handed in {short(homework.title)}; counted as 0")
         if term.counted_submission == "last":
             self._attempts = {login: self._last(login) for login in logins}
 
@@ -332,6 +333,11 @@ def _read_extensions(
             if until is not None:
                 extensions[login, assignment] = until, row.place
     return extensions
+
+
+def short(title: str) -> str:
+    """Return a title without Canvas's id."""
+    return re.sub(r" \(\d+\)$", "", title)
 
 
 def _days(count: int) -> str:

@@ -1,6 +1,5 @@
 """What comes out of a book: Canvas's CSV, a plain one, a page for the staff, and one student's grade in words."""
 
-import re
 from collections import Counter
 from fractions import Fraction
 from statistics import mean, median
@@ -8,7 +7,7 @@ from typing import Any
 
 import pandas
 
-from grader.gradebook.book import Book, Grade, Group
+from grader.gradebook.book import Book, Grade, Group, short
 from grader.gradebook.tables import ROSTER_COLUMNS, Score
 from grader.gradebook.totals import rounded
 from grader.reports import render_page, spreadsheet_text, visible_text
@@ -96,11 +95,6 @@ def explanation(grade: Grade) -> str:
     ]
     who = visible_text(f"{student.name} ({student.login})").replace("\n", " ")
     return "\n".join([who, f"free late days spent: {grade.free_days}", "", *table])
-
-
-def short(title: str) -> str:
-    """Return a title without Canvas's id."""
-    return re.sub(r" \(\d+\)$", "", title)
 
 
 def precise(value: Fraction) -> str:
