@@ -23,6 +23,7 @@ from grader.gradebook.tables import (
     read_rows,
     read_score,
     read_time,
+    student_key,
 )
 from grader.gradebook.term import Batch, Homework, Part, Quizzes, Term, load_term
 
@@ -101,6 +102,7 @@ class Book(NamedTuple):
     def of(self, login: str) -> Grade:
         """Return the grade of a student. Raises UnusableInput when there is none of that name."""
         grades = {grade.student.login: grade for grade in self.grades}
+        login = student_key(login)
         if login not in grades:
             near = difflib.get_close_matches(login, grades, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ": expected a SIS Login ID"

@@ -21,11 +21,12 @@ from grader.assignment import load_assignment
 from grader.cli import app
 from grader.examples.term import ROSTER, write_term
 from grader.gradebook.book import Book, make_book
-from grader.gradebook.gradescope import autograder
+from grader.gradebook.gradescope import autograder, main
 from grader.gradebook.pages import explanation
 from grader.gradebook.totals import best_spending, kept_quizzes, late_factor, letter_of, rounded, ways_to_count
 from grader.reports import results_table
 from grader.results import SubmissionResult
+from grader.sandbox import isolation
 
 KIT = Path(__file__).parents[2]
 POLICY = load_assignment("hw1").late  # 5 % a day, at most five days
@@ -479,6 +480,19 @@ def test_the_autograder_holds_the_judge_of_one_homework(tmp_path: Path) -> None:
             subprocess.run(["bash", "-n"], input=archive.read(script), check=True)
     assert "kit/grader/hidden/hw1/test_scoring.py" in names
     assert not [name for name in names if re.search(r"reference|examples|mutants|alternative|hidden/(?!hw1)", name)]
+
+
+def test_without_a_sandbox_there_is_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a submission cannot be isolated the autograder fails, and writes no results that could be taken for a 0."""
+
+    def missing() -> str:
+        raise isolation.SandboxUnavailable("bubblewrap is missing")
+
+    monkeypatch.setattr(isolation, "check", missing)
+    monkeypatch.setattr(sys, "argv", ["gradescope", "hw1", str(tmp_path), str(tmp_path / "results" / "results.json")])
+    with pytest.raises(isolation.SandboxUnavailable):
+        main()
+    assert not (tmp_path / "results" / "results.json").exists()
 
 
 @pytest.mark.slow
