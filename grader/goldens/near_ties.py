@@ -20,12 +20,22 @@ def best_tokens(logprobs: Float[Tensor, "vocab"], tolerance: float) -> list[int]
     return found
 
 
+def ends_right(tokens: Sequence[int], max_tokens: int, eos_token_id: int) -> bool:
+    """Say whether a continuation ends with its first end token, or else has `max_tokens` tokens."""
+    ended = eos_token_id in tokens
+    length = list(tokens).index(eos_token_id) + 1 if ended else max_tokens
+    return len(tokens) == length <= max_tokens
+
+
+def takes_best(logits: Float[Tensor, "length vocab"], tokens: Sequence[int], tolerance: float) -> bool:
+    """Say whether each token is as probable, within the tolerance, as the best one by its row of logits."""
+    logprobs = logits.log_softmax(-1)
+    return bool((logprobs.amax(-1) - logprobs[range(len(tokens)), tokens] <= tolerance).all())
+
+
 def is_greedy(model: LanguageModel, x: Sequence[int], tokens: Sequence[int], max_tokens: int, tolerance: float) -> bool:
     """Say whether a continuation takes a best token at every step, near-ties included, and ends where it should."""
-    ends = [i for i, token in enumerate(tokens) if token == model.eos_token_id]
-    if not 1 <= len(tokens) <= max_tokens or ends not in ([], [len(tokens) - 1]):
-        return False
-    if not ends and len(tokens) < max_tokens:
+    if not ends_right(tokens, max_tokens, model.eos_token_id):
         return False
     for i, token in enumerate(tokens):
         (row,) = model.next_token_logprobs([[*x, *tokens[:i]]])

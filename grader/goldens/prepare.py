@@ -200,6 +200,13 @@ class Goldens:
         environment, load = open_subject("transformers", model, dtype)
         yield from self.prepare(environment, load)
 
+    def files(self) -> list[Path]:
+        """Return the files that hold the results in force: what grading on another machine needs."""
+        if not self.references:
+            return []
+        keys: dict[str, list[str]] = json.loads(self.index.read_bytes())["results"]
+        return [self.index, *map(self.store.path, itertools.chain.from_iterable(keys.values()))]
+
     def load(self, name: str) -> list[Any]:
         """Return the usable results of a reference that are in force."""
         keys = json.loads(self.index.read_bytes())["results"][name]

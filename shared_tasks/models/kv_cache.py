@@ -267,7 +267,8 @@ class _PrefixLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_seq_length(self) -> int:
         """Return the number of columns before those that are run."""
-        return self.cache.past
+        past: int = self.cache.past
+        return past
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the columns that a mask covers, and the first of them."""

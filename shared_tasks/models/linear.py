@@ -23,12 +23,13 @@ def _linear(module: torch.nn.Linear, x: Float[Tensor, "*batch in"]) -> Float[Ten
     rows = x.numel() // x.shape[-1]
     if rows < 16:
         return torch.nn.functional.linear(x, module.weight, module.bias)
-    flat = torch.nn.functional.pad(x.reshape(rows, -1), (0, 0, 0, _rounded_up(rows) - rows))
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(flat, module.weight, module.bias, "none", [], "")
-    return product[:rows].view(*x.shape[:-1], -1)
+    padding = _rounded_up(rows) - rows
+    padded = torch.nn.functional.pad(x.reshape(rows, -1), (0, 0, 0, padding)) if padding else x
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(padded, module.weight, module.bias, "none", [], "")
+    return product[:rows].view(*x.shape[:-1], -1) if padding else product
 
 
 def _rounded_up(rows: int) -> int:
-    """Return the next of a few numbers of rows, an eighth more at most from 256 on: oneDNN keeps code for each it meets."""
+    """Return one of a few numbers of rows, 15 or an eighth more at most: oneDNN keeps code for each that it meets."""
     step = max(16, 1 << (rows.bit_length() - 4))
     return -(-rows // step) * step

@@ -7,6 +7,7 @@ from typing import Any
 from grader.goldens.prepare import Reference, Subject
 from grader.goldens.recording import RecordingEngine
 from grader.reference.hw2 import reranking, self_consistency
+from shared_tasks.metrics.numbers import extract_number
 from shared_tasks.models.engine import Completion, SamplingParams
 from shared_tasks.tasks.prompts import math_prompt
 
@@ -53,9 +54,9 @@ def likelihoods(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def final_answer(text: str) -> str | None:
-    """Return the answer that a text ends in, in the form that all ways to write it share."""
-    found = self_consistency.extract_answer(text)
-    return None if found is None else self_consistency.canonical_answer(found)
+    """Return the number that a text ends in, if it came to an answer."""
+    number = extract_number(text) if "####" in text else None
+    return None if number is None else str(number)
 
 
 def mean_logprob(x: str, candidates: list[Completion]) -> list[float]:

@@ -12,7 +12,6 @@ import torch
 
 from grader.goldens.recording import RecordedEngine
 from grader.goldens.tolerances import ARITHMETIC
-from grader.hidden.hw2.references import mean_logprob
 from hw2 import reranking
 from shared_tasks.checks import assert_close, assert_equal, assert_same_distribution
 from shared_tasks.models.engine import Completion, SamplingParams
@@ -25,6 +24,11 @@ TOLERANCE = 1e-5  # wide enough for a solution that computes in float32
 def completion(text: str, *logprobs: float) -> Completion:
     """Return a completion with these log-probabilities of its tokens."""
     return Completion(text, list(range(len(logprobs))), list(logprobs), "stop")
+
+
+def mean_logprob(x: str, candidates: list[Completion]) -> list[float]:
+    """Be a reranker."""
+    return [candidate.cumulative_logprob / len(candidate.logprobs) for candidate in candidates]
 
 
 def chooses(model: ScriptedEngine, scores: list[float]) -> str:

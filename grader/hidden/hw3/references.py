@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from grader.assignment import UnusableInput
+from grader.goldens.near_ties import ends_right, takes_best
 from grader.goldens.prepare import Reference, Subject
 from grader.reference.hw3 import kv_cache
 from hw3.transformer import Transformer, load_transformer
@@ -30,7 +31,9 @@ def decoded(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
         model, cache_of(model, 1), [prompt], max_tokens=given["max_tokens"], eos_token_id=result["eos_token_id"]
     )
     for continuation in (tokens, *cached):
-        if not greedy_up_to_near_ties(model, result, continuation):
+        logits = model(torch.tensor([prompt + continuation]))[0, len(prompt) - 1 : -1]
+        whole = ends_right(continuation, given["max_tokens"], result["eos_token_id"])
+        if not whole or not takes_best(logits, continuation, subject.tolerance):
             raise UnusableInput(
                 f"{subject.engine.name} and the course's transformer decode {given['text']!r} in different ways"
             )
@@ -43,8 +46,9 @@ def token_logprobs(subject: Subject, given: dict[str, Any]) -> dict[str, Any]:
     (told,) = subject.engine.loglikelihood([begin], [rest])
     tokens = subject.tokens(given["text"])
     result = {"model": subject.name, "tokens": tokens, "logprobs": told.logprobs, "tolerance": subject.tolerance}
-    logits = _transformer(subject.name)(torch.tensor([tokens]))[0, :-1]
-    off = (last_logprobs(logits, tokens, len(told.logprobs)) - torch.tensor(told.logprobs)).abs().max()
+    logprobs = _transformer(subject.name)(torch.tensor([tokens]))[0, :-1].log_softmax(-1)
+    actual = logprobs[range(len(tokens) - 1), tokens[1:]][-len(told.logprobs) :]
+    off = (actual - torch.tensor(told.logprobs)).abs().max()
     if off > subject.tolerance:
         raise UnusableInput(
             f"{subject.engine.name} and the course's transformer differ by {float(off):.4f} nats for a token; right is "
@@ -59,24 +63,6 @@ def cache_of(model: Transformer, rows: int) -> kv_cache.ContiguousCache:
     return kv_cache.ContiguousCache(
         config.num_hidden_layers, rows, config.max_position_embeddings, config.num_key_value_heads, config.head_dim
     )
-
-
-def greedy_up_to_near_ties(model: Transformer, case: dict[str, Any], tokens: list[int]) -> bool:
-    """Say whether each token is, within the tolerance, as probable as the best one, and the end is where it should be.
-
-    The model is run without a cache.
-    """
-    whole = len(tokens) == case["max_tokens"] or tokens[-1:] == [case["eos_token_id"]]
-    if not whole or len(tokens) > case["max_tokens"] or case["eos_token_id"] in tokens[:-1]:
-        return False
-    rows = model(torch.tensor([case["prompt"] + tokens]))[0, len(case["prompt"]) - 1 : -1].log_softmax(-1)
-    behind = rows.amax(-1) - rows[range(len(tokens)), tokens]
-    return bool((behind <= case["tolerance"]).all())
-
-
-def last_logprobs(logits: torch.Tensor, tokens: list[int], count: int) -> torch.Tensor:
-    """Return the log-probabilities of the last tokens of a text, from the logits after all tokens but the last."""
-    return logits.log_softmax(-1)[range(len(tokens) - 1), tokens[1:]][-count:]
 
 
 def _transformer(name: str) -> Transformer:
