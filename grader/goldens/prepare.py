@@ -196,7 +196,7 @@ class Goldens:
                 f"references or inputs of {self.assignment} have changed since they ran on {before.engine}; run: "
                 f"grader prepare {self.assignment} --engine {before.engine} --model {before.model}"
             )
-        model, dtype = (before.model, before.dtype) if before else (DEFAULT_MODEL, None)
+        model, dtype = (before.model, before.dtype) if before else (DEFAULT_MODEL, "float32")
         environment, load = open_subject("transformers", model, dtype)
         yield from self.prepare(environment, load)
 
