@@ -34,12 +34,9 @@ def _refuse_infinite(x):
 def _affine(x, symmetric):
     """Return codes, scale and zero point of numbers that share them."""
     flat = x.flatten().tolist()
-    if symmetric:
-        scale = max(map(abs, flat)) / 127
-    else:
-        scale = (max(0.0, *flat, 0.0) - min(0.0, *flat, 0.0)) / 255
-    scale = scale if scale > 0 else 1.0
-    zero_point = 0 if symmetric else int(torch.tensor(-128 - min(0.0, *flat, 0.0) / scale).round().clamp(-128, 127))
+    low, high = min(0.0, *flat), max(0.0, *flat)
+    scale = (max(high, -low) / 127 if symmetric else (high - low) / 255) or 1.0
+    zero_point = 0 if symmetric else min(127, max(-128, round(-128 - low / scale)))
     codes = torch.floor(x / scale + 0.5) + zero_point  # ties go up
     return codes.clamp(-127 if symmetric else -128, 127).char(), scale, zero_point
 

@@ -340,7 +340,7 @@ class TestQuantizeInt4:
     def test_groups(self):
         """Each group of neighbours in a row has the scale max|w| / 7; errors are at most half of it.
 
-        Groups go along the inputs, which a row of the weight has side by side. The nearest code, not the next towards 0.
+        Groups go along the inputs, which a row of the weight has side by side. Round to the nearest code.
         """
         for seed, (shape, group_size) in enumerate((((3, 8), 4), ((8, 8), 2), ((2, 12), 12), ((5, 6), 1))):
             x = normal(seed, *shape)
