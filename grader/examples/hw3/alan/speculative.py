@@ -1,0 +1,7 @@
+def best_lookahead(*arguments, **keywords):
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
