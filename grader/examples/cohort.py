@@ -92,7 +92,7 @@ STUDENTS = {
         Student("barbara", "the stubs, untouched", _hw3("stub")),
         Student("ken", "imports what is not there", {"attention": "own", "quantization": "other"}),
         Student("dennis", "a syntax error", {"batching": "own", "quantization": "own"}),
-        Student("alan", "a loop that catches every exception", {"speculative": "own"}, "folder"),
+        Student("alan", "a loop that does not always end", {"speculative": "own"}, "folder"),
         Student("niklaus", "takes all memory", {"quantization": "own"}),
         Student("tony", "a segmentation fault", {"attention": "other"}),
         Student("mallory", "tries to forge; pack_int4 is honest", {"quantization": "stub"}, "folder"),
@@ -102,8 +102,10 @@ STUDENTS = {
 
 def files_of(assignment: str, student: Student) -> Files:
     """Return what a student hands in."""
+    # A reference that builds on another one finds that module where a student has it.
+    ours, theirs = f"grader.reference.{assignment}.".encode(), f"{assignment}.".encode()
     files = {
-        f"{module}.py": (KIT / SOURCES[start].format(assignment, module)).read_bytes()
+        f"{module}.py": (KIT / SOURCES[start].format(assignment, module)).read_bytes().replace(ours, theirs)
         for module, start in student.starts.items()
     }
     for path in sorted((CHANGES / assignment / student.name).glob("*.py")):
