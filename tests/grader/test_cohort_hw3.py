@@ -1,4 +1,4 @@
-"""The sample cohort of homework 3, graded for real: each gets what its honest code earns, in whatever modules it has."""
+"""The sample cohort of homework 3, graded for real: each gets what its honest code earns, in the modules it has."""
 
 import json
 from pathlib import Path
