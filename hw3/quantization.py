@@ -111,7 +111,7 @@ def error_bound(x: Float[Tensor, "batch columns"], weight: Int4Matrix) -> Float[
 class QuantizedLinear(nn.Module):
     """A linear layer whose weight stays in int4: y = x W^T + b, with W dequantised for the moment of the product.
 
-    Its buffers are the tensors of the weight, and the bias if there is one, as it is; it keeps nothing else as large.
+    Its state_dict holds the tensors of the weight, the bias as it is, if there is one, and nothing else.
     """
 
     def __init__(self, weight: Int4Matrix, bias: Float[Tensor, "rows"] | None = None):
