@@ -76,7 +76,7 @@ def summarize(seconds: Sequence[float]) -> Summary:
 def time_generation(
     prefill: Action, decode: Action, *, prompt_tokens: int, num_tokens: int, clock: Clock, synchronize: Action
 ) -> Request:
-    """Generate tokens and note when each is there: the first comes from `prefill`, each other one from a call of `decode`.
+    """Generate tokens and note when each is there: the first comes from `prefill`, the others from calls of `decode`.
 
     The request is sent when the device has nothing left to do, just before the call of `prefill`. A token is there when
     the device has computed it. Nothing is called more often than there are tokens. Raises ValueError unless num_tokens
