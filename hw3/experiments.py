@@ -6,6 +6,7 @@ and `ContiguousCache`; writes `table.md`, `results.json` and a plot.
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -91,7 +92,7 @@ def measure_cpu(size: int, rounds: int) -> Hardware:
     """
     left, right = torch.randn(2, MATRIX, MATRIX)
     numbers = torch.ones(size // 4)
-    work = {"multiply": lambda: left @ right, "read": numbers.sum}
+    work: dict[str, Callable[[], object]] = {"multiply": lambda: left @ right, "read": numbers.sum}
     clock, repeats = time.perf_counter, 5 * rounds
     multiply, read = sweep(work.__getitem__, list(work), clock=clock, synchronize=nothing, warmup=3, repeats=repeats)
     memory = psutil.virtual_memory().total
@@ -105,9 +106,8 @@ def nothing() -> None:
 def generate_once(model: Transformer, setting: Setting) -> Request:
     """Generate greedily with a fresh cache and fresh tokens, all rows alike in length; note when tokens come."""
     config, (batch_size, prompt_tokens, output_tokens) = model.config, setting
-    heads = {"num_kv_heads": config.num_key_value_heads, "head_dim": config.head_dim}
-    length = prompt_tokens + output_tokens
-    cache = ContiguousCache(config.num_hidden_layers, batch_size, length, **heads)
+    heads, length = (config.num_key_value_heads, config.head_dim), prompt_tokens + output_tokens
+    cache = ContiguousCache(config.num_hidden_layers, batch_size, length, *heads)
     tokens = torch.randint(1, config.vocab_size, (batch_size, prompt_tokens))
     done = 0
 
@@ -243,10 +243,7 @@ def main(
                 devices[name] = measure_cpu(weight_bytes(shape_of(model.config), 32), rounds)
                 rows += measure_settings(name, model, devices[name], rounds, lambda: progress.advance(running))
     except NotImplementedError as error:
-        frame = error.__traceback__
-        while frame and frame.tb_next:
-            frame = frame.tb_next
-        lacking = frame.tb_frame.f_code.co_qualname if frame else "a function"
+        lacking = traceback.extract_tb(error.__traceback__)[-1].name
         raise SystemExit(f"{lacking} is not implemented yet: this needs costs, benchmarking and kv_cache") from error
     write_table(rows, devices, out)
     plot(rows, out)

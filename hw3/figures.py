@@ -81,8 +81,8 @@ def draw_rooflines() -> Figure:
     for name, intensity in marks:
         panel.axvline(intensity, color="black", linestyle=":", linewidth=1)
         for device, colour in zip(HARDWARE.values(), COLOURS, strict=True):
-            attained = min(intensity * device.bytes_per_second, device.flops_per_second)
-            panel.plot([intensity], [attained / 1e12], "o", color=colour, markersize=5)
+            here = min(intensity * device.bytes_per_second, device.flops_per_second)
+            panel.plot([intensity], [here / 1e12], "o", color=colour, markersize=5)
         place = (intensity, LOWEST_TFLOPS * 1.2)
         panel.annotate(name, place, textcoords="offset points", xytext=(-4, 0), rotation=90, ha="right", va="bottom")
     panel.set(
