@@ -17,7 +17,7 @@ from shared_tasks.checks import assert_close, assert_equal
 
 
 def random_shapes(seed, count, qk_norm=None):
-    """Draw shapes in which no two sizes are alike, and heads times head_dim is not the hidden size."""
+    """Draw small shapes, in which heads times head_dim is never the hidden size, which is odd."""
     generator = random.Random(seed)
     for number in range(count):
         kv_heads, group = generator.randint(1, 5), generator.randint(2, 5)
