@@ -5,28 +5,22 @@ accumulation, without sparsity (data sheets often print twice that), and memory 
 racks are the SXM versions, the A100 the one with 80 GB.
 """
 
+from functools import partial
+
 from hw3.costs import Hardware, ModelShape
 
 
-def _llama(hidden_size: int, intermediate_size: int, num_hidden_layers: int, num_attention_heads: int) -> ModelShape:
-    return ModelShape(
-        vocab_size=128_256,
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
-        num_hidden_layers=num_hidden_layers,
-        num_attention_heads=num_attention_heads,
-        num_key_value_heads=8,
-        head_dim=128,
-        tie_word_embeddings=False,
-        qk_norm=False,
-    )
-
-
-def _qwen3(
-    hidden_size: int, intermediate_size: int, num_hidden_layers: int, num_attention_heads: int, tied: bool
+def _decoder(
+    vocab_size: int,
+    tied: bool,
+    qk_norm: bool,
+    hidden_size: int,
+    intermediate_size: int,
+    num_hidden_layers: int,
+    num_attention_heads: int,
 ) -> ModelShape:
     return ModelShape(
-        vocab_size=151_936,
+        vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=intermediate_size,
         num_hidden_layers=num_hidden_layers,
@@ -34,20 +28,24 @@ def _qwen3(
         num_key_value_heads=8,
         head_dim=128,
         tie_word_embeddings=tied,
-        qk_norm=True,
+        qk_norm=qk_norm,
     )
 
 
-MODELS = {
+_llama = partial(_decoder, 128_256, False, False)
+_small_qwen3 = partial(_decoder, 151_936, True, True)
+_large_qwen3 = partial(_decoder, 151_936, False, True)
+
+MODELS = {  # hidden size, intermediate size, layers, heads of queries
     "Llama-3.1-8B": _llama(4096, 14336, 32, 32),
     "Llama-3.1-70B": _llama(8192, 28672, 80, 64),
     "Llama-3.1-405B": _llama(16384, 53248, 126, 128),
-    "Qwen3-0.6B": _qwen3(1024, 3072, 28, 16, tied=True),
-    "Qwen3-1.7B": _qwen3(2048, 6144, 28, 16, tied=True),
-    "Qwen3-4B": _qwen3(2560, 9728, 36, 32, tied=True),
-    "Qwen3-8B": _qwen3(4096, 12288, 36, 32, tied=False),
-    "Qwen3-14B": _qwen3(5120, 17408, 40, 40, tied=False),
-    "Qwen3-32B": _qwen3(5120, 25600, 64, 64, tied=False),
+    "Qwen3-0.6B": _small_qwen3(1024, 3072, 28, 16),
+    "Qwen3-1.7B": _small_qwen3(2048, 6144, 28, 16),
+    "Qwen3-4B": _small_qwen3(2560, 9728, 36, 32),
+    "Qwen3-8B": _large_qwen3(4096, 12288, 36, 32),
+    "Qwen3-14B": _large_qwen3(5120, 17408, 40, 40),
+    "Qwen3-32B": _large_qwen3(5120, 25600, 64, 64),
 }
 
 HARDWARE = {
