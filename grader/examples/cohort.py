@@ -82,7 +82,7 @@ STUDENTS = {
         Student("ada", "full marks, written differently from the reference", _hw3("other"), "folder"),
         Student("grace", "full marks, the reference", _hw3("own"), "zip in a folder"),
         Student("linus", "did caches and did not begin the rest", _hw3("stub", kv_cache="other"), "flat zip"),
-        Student("margaret", "a mistake in each of five modules", _hw3("own"), "folder"),
+        Student("margaret", "a mistake in each of seven modules", _hw3("own"), "folder"),
         Student(
             "edsger",
             "four mistakes in three modules",
