@@ -18,9 +18,9 @@ HONEST = {
     "ada": ALL,
     "grace": ALL,
     "linus": 47.0,  # the caches
-    # the roofline, and prefill and decoding by it; latency, and parts of goodput; parts of the window's mask; pad_chunks
-    # and what pads with it; scheduling with preemption, and serving with that; residual, verify and what verifies; parts
-    # of symmetric int8
+    # the roofline, and prefill and decoding by it; latency, and parts of goodput; parts of the window's mask; the last
+    # columns of pad_chunks, and what pads with it; preemption, and serving with it; residual, verify and what verifies;
+    # parts of symmetric int8
     "margaret": ALL - 2 - 2 - 2 - 2 - 0.667 - 1.5 - 1.5 - 3 - 8.333 - 6.667 - 2 - 4 - 4 - 1.5,
     # caches, speculation, quantisation, less full hits of prefixes, here and in the paged cache; certain acceptance;
     # parts of asymmetric int8, and of layers with a bias
