@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hw3.benchmarking import Latency, Request, latency, summarize, sweep, throughput, time_generation
+from hw3.benchmarking import Clock, Latency, Request, latency, summarize, sweep, throughput, time_generation
 from hw3.costs import Hardware, ModelShape, decode_seconds, prefill_seconds, weight_bytes
 from hw3.kv_cache import ContiguousCache
 from hw3.transformer import Config, Transformer, load_transformer
@@ -85,7 +85,7 @@ def shape_of(config: Config) -> ModelShape:
     return ModelShape(**{name: getattr(config, name) for name in names}, qk_norm=True)
 
 
-def measure_cpu(size: int, rounds: int) -> Hardware:
+def measure_cpu(size: int, rounds: int, clock: Clock) -> Hardware:
     """Measure this CPU's arithmetic by a product of matrices, and how fast it reads `size` bytes again and again.
 
     What fits into the processor's caches is read faster than what does not, so it matters how much is read.
@@ -93,8 +93,8 @@ def measure_cpu(size: int, rounds: int) -> Hardware:
     left, right = torch.randn(2, MATRIX, MATRIX)
     numbers = torch.ones(size // 4)
     work: dict[str, Callable[[], object]] = {"multiply": lambda: left @ right, "read": numbers.sum}
-    clock, repeats = time.perf_counter, 5 * rounds
-    multiply, read = sweep(work.__getitem__, list(work), clock=clock, synchronize=nothing, warmup=3, repeats=repeats)
+    measured = {"warmup": 3, "repeats": 5 * rounds}
+    multiply, read = sweep(work.__getitem__, list(work), clock=clock, synchronize=nothing, **measured)
     memory = psutil.virtual_memory().total
     return Hardware("this CPU", 2 * MATRIX**3 / multiply.median, size / read.median, memory)
 
@@ -103,7 +103,7 @@ def nothing() -> None:
     """Wait for a CPU, which has done its work when a call returns."""
 
 
-def generate_once(model: Transformer, setting: Setting) -> Request:
+def generate_once(model: Transformer, setting: Setting, clock: Clock) -> Request:
     """Generate greedily with a fresh cache and fresh tokens, all rows alike in length; note when tokens come."""
     config, (batch_size, prompt_tokens, output_tokens) = model.config, setting
     heads, length = (config.num_key_value_heads, config.head_dim), prompt_tokens + output_tokens
@@ -120,19 +120,19 @@ def generate_once(model: Transformer, setting: Setting) -> Request:
         done += new
 
     return time_generation(
-        step, step, prompt_tokens=prompt_tokens, num_tokens=output_tokens, clock=time.perf_counter, synchronize=nothing
+        step, step, prompt_tokens=prompt_tokens, num_tokens=output_tokens, clock=clock, synchronize=nothing
     )
 
 
 def measure_settings(
-    name: str, model: Transformer, cpu: Hardware, rounds: int, advance: Callable[[], object]
+    name: str, model: Transformer, cpu: Hardware, rounds: int, clock: Clock, advance: Callable[[], object]
 ) -> list[Row]:
     """Measure all settings of all sweeps in turns, after a round that does not count."""
     settings = [(kind, setting) for kind, row in SWEEPS.items() for setting in row]
     requests: list[list[Request]] = [[] for _ in settings]
     for _ in range(1 + rounds):
         for (_, setting), own in zip(settings, requests, strict=True):
-            own.append(generate_once(model, setting))
+            own.append(generate_once(model, setting, clock))
             advance()
     shape = shape_of(model.config)
     return [
@@ -225,8 +225,14 @@ def main(
     out: Annotated[Path, typer.Option(help="Where table, results and plot go.")],
     rounds: Annotated[int, typer.Option(min=1, help="Repetitions of every setting.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Of torch. More of them share one memory.")] = 1,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="Leave out when others had the processor. For one thread only.")
+    ] = False,
 ) -> None:
     """Run the experiments of homework 3."""
+    if cpu_time and threads > 1:
+        raise typer.BadParameter("expected one thread with --cpu-time, which adds the times of all threads up")
+    clock = time.process_time if cpu_time else time.perf_counter
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     out.mkdir(parents=True, exist_ok=True)
@@ -240,14 +246,19 @@ def main(
             for name, load in models().items():
                 progress.update(running, description=name)
                 model = load()
-                devices[name] = measure_cpu(weight_bytes(shape_of(model.config), 32), rounds)
-                rows += measure_settings(name, model, devices[name], rounds, lambda: progress.advance(running))
+                devices[name] = measure_cpu(weight_bytes(shape_of(model.config), 32), rounds, clock)
+                rows += measure_settings(name, model, devices[name], rounds, clock, lambda: progress.advance(running))
     except NotImplementedError as error:
         lacking = traceback.extract_tb(error.__traceback__)[-1].name
         raise SystemExit(f"{lacking} is not implemented yet: this needs costs, benchmarking and kv_cache") from error
     write_table(rows, devices, out)
     plot(rows, out)
-    results: dict[str, Any] = {"threads": threads, "rounds": rounds, "rows": [row._asdict() for row in rows]}
+    results: dict[str, Any] = {
+        "threads": threads,
+        "rounds": rounds,
+        "cpu_time": cpu_time,
+        "rows": [row._asdict() for row in rows],
+    }
     results["devices"] = {name: vars(device) for name, device in devices.items()}
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print((out / "table.md").read_text())
