@@ -1,8 +1,8 @@
 """A sample term of 30 students, seeded: `python -m grader.examples.term DIR`.
 
-Results of homeworks are made up, in the format of `grader grade`, so that no grader need run; everybody of the sample
-cohorts is on the roster, so that real results can take their place. Files are as people make them, and a few are wrong:
-the gradebook says which.
+Everybody hands in a zip for every homework, of modules that are solved or not begun. Their results are made up, in the
+format of `grader grade`, so that the gradebook needs no grader; `grader grade` puts real ones in their place. Files are
+as people make them, and a few are wrong: the gradebook says which.
 """
 
 import csv
@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from grader.assignment import Assignment, load_assignment
+from grader.examples.cohort import ZIPS, begun
 from grader.reports import results_table
 from grader.results import ProblemResult, SubmissionResult
 
@@ -157,7 +158,17 @@ def _write_homework(folder: Path, name: str, assignment: Assignment, skill: dict
     path.parent.mkdir(parents=True, exist_ok=True)
     results_table(results).to_csv(path, index=False)
     rows = [(login, time.isoformat(timespec="seconds")) for login, time in times.items()]
-    _write(folder / "submissions" / name / "received.csv", ("name", "received"), rows)
+    submissions = folder / "submissions" / name
+    _write(submissions / "received.csv", ("name", "received"), rows)
+    for login, level in skill.items():
+        (submissions / f"{login}.zip").write_bytes(_work(assignment, level, Random(f"{name} {login}")))
+
+
+def _work(assignment: Assignment, level: float, random: Random) -> bytes:
+    """Draw a submission: modules that are solved, in one of two ways, or not begun."""
+    solved = random.choice(("own", "other"))
+    starts = {module: solved if random.random() < level else "stub" for module in assignment.modules}
+    return ZIPS["zip"](assignment.name, begun(assignment.name, starts))
 
 
 def _received(deadline: datetime, random: Random) -> datetime:
