@@ -18,11 +18,10 @@ from typing import Any
 
 import jinja2
 
-from final_project.summary import load_questions
 from grader import submissions
 from grader.assignment import Assignment, UnusableInput
 from grader.sandbox.isolation import KIT, package_paths
-from grader.serving.judge import HIDDEN
+from grader.serving.judge import hidden_questions
 from grader.serving.rules import load_configuration
 
 FOLDER = Path(__file__).parent
@@ -87,7 +86,7 @@ def leaks(files: dict[str, bytes]) -> list[str]:
             found += [
                 f"{function} of {path} in {name}" for (path, function), lines in secrets.items() if lines <= there
             ]
-    hidden = set(load_questions(data=HIDDEN)[1])
+    hidden = hidden_questions()
     return found + [f"hidden questions in {name}" for name, data in files.items() if hidden & _strings(data)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from final_project.load import model_tokenizer, new_client, replay, served_model_name, write_results
-from final_project.summary import ASKED, Questions, Record, Summary, scores, summarize
+from final_project.summary import ASKED, Questions, Record, Summary, load_questions, scores, summarize
 from final_project.trace import Request
 from grader.sandbox.isolation import KIT, package_paths
 from grader.serving.rules import Forbidden, LoadTest, installed_forbidden
@@ -54,6 +54,11 @@ class Result(msgspec.Struct):
 def digest(trace: Sequence[Request], seconds: float) -> str:
     """Return what results must share to be compared."""
     return hashlib.sha256(msgspec.json.encode((seconds, list(trace)))).hexdigest()[:16]
+
+
+def hidden_questions() -> set[str]:
+    """Return what the load test may ask, as it is asked."""
+    return set(load_questions(data=HIDDEN)[1])
 
 
 def baseline_entry(system: str, submission: Path) -> Entry:
