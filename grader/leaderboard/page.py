@@ -296,7 +296,7 @@ def _history(evaluations: Sequence[Evaluation], rows: Mapping[int, Sequence[Row]
 def axis(lowest: float, highest: float) -> Axis:
     """Return an axis that holds two values between marks at 1, 2 or 5 times a power of ten, three to seven of them."""
     if highest <= lowest:
-        lowest, highest = lowest - 0.5 * (abs(lowest) or 1), highest + 0.5 * (abs(highest) or 1)
+        highest = lowest + (abs(lowest) or 1)
     raw = (highest - lowest) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
@@ -359,24 +359,25 @@ def _hint(row: Row) -> list[str]:
 def _labelled(dots: Sequence[Dot]) -> list[Dot]:
     """Return the dots with names at those on the front, baselines and ceilings, where they cover no name and no dot."""
     taken = [(dot.x - 5, dot.x + 5, dot.y) for dot in dots]
+    named: set[tuple[str, float, float]] = set()
     done = []
-    for dot in sorted(dots, key=lambda dot: dot.y):
-        text = label_of(dot.row) if dot.row.on_front or dot.row.entry.role != "student" else ""
-        begin, end = _span(dot.x, text)
-        free = (
-            (dot.y + sign * shift)
-            for shift in (0, 11, 22, 33)
-            for sign in (-1, 1)
-            if 0 < dot.y + sign * shift < HEIGHT - 4
-            and all(
-                right < begin or left > end or abs(y - dot.y - sign * shift) >= LABEL_HEIGHT - 2
-                for left, right, y in taken
+    for dot in sorted(dots, key=lambda dot: (dot.y, dot.x)):
+        text = label_of(dot.row)
+        wanted = dot.row.on_front or dot.row.entry.role != "student"
+        if wanted and (text, dot.x, dot.y) not in named:  # one name for one system under two budgets at one place
+            begin, end = _span(dot.x, text)
+            around = [dot.y + sign * LABEL_HEIGHT * step for step in range(4) for sign in (-1, 1)]
+            free = (
+                height
+                for height in around
+                if 0 < height < HEIGHT - 4
+                and all(right < begin or left > end or abs(y - height) >= LABEL_HEIGHT for left, right, y in taken)
             )
-        )
-        place = next(free, None) if text else None
-        if place is not None:
-            taken.append((begin, end, place))
-            dot = dot._replace(label=text, label_y=place)
+            height = next(free, None)
+            if height is not None:
+                taken.append((begin, end, height))
+                named.add((text, dot.x, dot.y))
+                dot = dot._replace(label=text, label_y=height)
         done.append(dot)
     return done
 
