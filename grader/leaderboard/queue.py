@@ -82,6 +82,7 @@ class Queue:
         """Open it, or make it."""
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=30)  # transactions begin by hand
         self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")  # what is committed survives a kill, and costs no wait
         self._connection.executescript(SCHEMA)
 
     def __enter__(self) -> "Queue":

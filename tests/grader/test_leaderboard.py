@@ -368,8 +368,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
         folder.mkdir()
         path, done = folder / "queue", folder / "done"
         with Queue(path) as queue:
-            for student in ("ada", "bob"):
-                enter(queue, student)
+            enter(queue, "ada")
         if not killed_at(path, statement, done, lambda: None):
             break
         kills += 1
@@ -381,12 +380,12 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
         begun = done.read_text().splitlines() if done.exists() else []
         assert not killed_at(path, 0, done, lambda: None)
         with Queue(path) as queue:
-            assert states(queue) == ["done"] * 4
-            assert all(list(queue.runs(split)) == [(1, "450 tokens"), (2, "450 tokens")] for split in SPLITS)
+            assert states(queue) == ["done"] * 2
+            assert all(list(queue.runs(split)) == [(1, "450 tokens")] for split in SPLITS)
         again = done.read_text().splitlines()[len(begun) :]
-        assert len(again) == 4 - finished
+        assert len(again) == 2 - finished
         assert len(begun) - finished <= 1  # at most what was running when the worker died
-    assert kills > 20
+    assert kills > 15
 
 
 def test_a_kill_in_the_middle_of_an_evaluation(tmp_path: Path) -> None:
