@@ -366,7 +366,7 @@ def _labelled(dots: Sequence[Dot]) -> list[Dot]:
         wanted = dot.row.on_front or dot.row.entry.role != "student"
         if wanted and (text, dot.x, dot.y) not in named:  # one name for one system under two budgets at one place
             begin, end = _span(dot.x, text)
-            around = [dot.y + sign * LABEL_HEIGHT * step for step in range(4) for sign in (-1, 1)]
+            around = [dot.y + sign * LABEL_HEIGHT * step for step in (0, 1) for sign in (-1, 1)]
             free = (
                 height
                 for height in around
