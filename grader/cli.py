@@ -268,8 +268,9 @@ def submit_command(
 def run_command(
     board: BoardFolder,
     split: Annotated[
-        str | None, typer.Option(help="dev_test or hidden; both, one after the other, unless told.")
+        str | None, typer.Option(help="dev_test or hidden; first one, then the other, unless told.")
     ] = None,
+    again: Annotated[list[int] | None, typer.Option(help="The number of an entry to measure anew.")] = None,
 ) -> None:
     """Evaluate what is in the queue, and the kit's own servers; run again after an interruption to go on."""
     try:
@@ -281,7 +282,8 @@ def run_command(
         rules = load_rules(board)
         with alone(board), Queue(board / "leaderboard.sqlite") as queue, _progress() as progress:
             submit_baselines(queue, rules, datetime.now(UTC))
-            waiting = sum(one.state != "done" for name in splits for one in queue.evaluations(name))
+            renewed = [(queue.again(number, name), name) for number in again or [] for name in splits]
+            waiting = sum(one.state in ("queued", "running") for name in splits for one in queue.evaluations(name))
             task = progress.add_task("evaluating", total=waiting)
 
             def on_start(name: str, total: int) -> Callable[[Record], None]:
@@ -299,6 +301,8 @@ def run_command(
 
             judge = Judge(board, rules, on_start, on_run)
             try:
+                for entry, name in renewed:
+                    judge.forget(entry, name)
                 troubles = work(queue, judge.evaluate, judge.conditions, splits, on_end)
             finally:
                 judge.close()

@@ -136,6 +136,11 @@ class SystemStore:
             row = (slug, key, number, msgspec.json.encode(result).decode())
             transaction.execute("INSERT OR REPLACE INTO batch VALUES (?, ?, ?, ?)", row)
 
+    def forget(self, beginning: str) -> None:
+        """Drop the calls of all slugs that begin so."""
+        with self._turn, self._connection as transaction:
+            transaction.execute("DELETE FROM batch WHERE substr(slug, 1, ?) = ?", (len(beginning), beginning))
+
     def close(self) -> None:
         """Close the file."""
         with self._turn:

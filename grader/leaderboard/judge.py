@@ -1,6 +1,7 @@
 """What is known of an entry: all of it measured by the judge, on a split, under the rules of the board."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
@@ -111,6 +112,15 @@ class Judge:
         if not any(task.answers for run in runs for task in run.tasks.values()):
             raise Failed("; ".join(dict.fromkeys(note for run in runs for note in run.notes)) or "it answered nothing")
         return {run.variant: msgspec.json.encode(run) for run in runs}
+
+    def forget(self, entry: Entry, split: str) -> None:
+        """Drop what was measured of an entry on a split, so that it is measured and not taken from there."""
+        if entry.track == "systems":
+            self._store.forget(f"{entry.id} {split} ")
+        else:
+            system = kit_system(entry)
+            place = f"{BASELINES}/{system}" if system is not None else entry.digest
+            shutil.rmtree(self._session(split).out / place, ignore_errors=True)
 
     # Systems of homework 2
 

@@ -152,6 +152,18 @@ class Queue:
                 (split, conditions, track),
             )
 
+    def again(self, entry: int, split: str) -> Entry:
+        """Queue an evaluation that has ended, or failed, once more, and return its entry. Raises UnusableInput."""
+        with self._transaction() as transaction:
+            found = self._entries("id = ?", entry)
+            if not found:
+                raise UnusableInput(f"there is no entry {entry}")
+            transaction.execute(
+                "UPDATE evaluation SET state = 'queued', attempts = 0, reason = '' WHERE entry = ? AND split = ?",
+                (entry, split),
+            )
+            return found[0]
+
     def claim(self, splits: Sequence[str], leave: Container[tuple[int, str]] = ()) -> Evaluation | None:
         """Return the next evaluation, which is running from now on; None when there is none but those to leave.
 

@@ -319,6 +319,19 @@ def test_other_conditions_evaluate_anew(tmp_path: Path) -> None:
         assert order == ["ada", "bob", "ada"]
 
 
+def test_measuring_again(tmp_path: Path) -> None:
+    """The staff can have one entry evaluated once more; a number that there is not is one clear line."""
+    with Queue(tmp_path / "queue") as queue:
+        for student in ("ada", "bob"):
+            enter(queue, student)
+        work(queue, measure, alike, ["dev_test"])
+        assert queue.again(2, "dev_test").student == "bob"
+        assert states(queue)[:2] == ["done", "queued"]
+        assert list(queue.runs("dev_test")) == [(1, "450 tokens")]
+        with pytest.raises(UnusableInput, match="there is no entry 7"):
+            queue.again(7, "dev_test")
+
+
 def test_one_worker_at_a_time(tmp_path: Path) -> None:
     """A second run is refused with one line while the first one lives."""
     with alone(tmp_path), pytest.raises(UnusableInput, match="another run evaluates this board"), alone(tmp_path):
@@ -707,7 +720,7 @@ def answer(prompts, engine):
 def test_a_board_from_end_to_end(tmp_path: Path) -> None:
     """Real systems and a server fill a board; one that prints and writes scores of its own has those of its answers.
 
-    The same commands again measure nothing again.
+    The same commands again measure nothing again, unless they are told to: then the clock shows another time.
     """
     board = tmp_path / "board"
     board.mkdir()
@@ -736,3 +749,9 @@ def test_a_board_from_end_to_end(tmp_path: Path) -> None:
     assert invoke("run", "--board", board, "--split", "dev_test")[0] == 0
     with Queue(board / "leaderboard.sqlite") as queue:
         assert read_board(queue, "dev_test") == first
+    assert invoke("run", "--board", board, "--split", "dev_test", "--again", "1")[0] == 0
+    with Queue(board / "leaderboard.sqlite") as queue:
+        anew = {row.run.variant: row.run for row in read_board(queue, "dev_test").standings[0].every[:2]}
+    for budget, run in anew.items():
+        assert (run.tasks, run.tokens) == (runs["greedy", budget].tasks, runs["greedy", budget].tokens)
+        assert run.throughput != runs["greedy", budget].throughput
