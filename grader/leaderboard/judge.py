@@ -193,6 +193,7 @@ class Judge:
                 answered=result.scores.get(name, []),
             )
             for name, questions in by_question(session.trace, records, session.questions).items()
+            if questions  # a short trace may ask nothing of a task
         }
         tokens = [count for record in records if record.served for count in record.tokens]
         end_to_end = summary.latencies.get("end_to_end")
