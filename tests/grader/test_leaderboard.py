@@ -8,7 +8,6 @@ import signal
 import zipfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
@@ -16,11 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from final_project.summary import Record
-from final_project.trace import Request
+from final_project.trace import Phase, Request
 from grader.assignment import UnusableInput
 from grader.cli import app
 from grader.leaderboard.entries import submit, submit_baselines, title_of
-from grader.leaderboard.judge import Run, TaskRun
+from grader.leaderboard.judge import Judge, Run, TaskRun
 from grader.leaderboard.page import (
     Names,
     axis,
@@ -32,13 +31,14 @@ from grader.leaderboard.page import (
 )
 from grader.leaderboard.pseudonyms import load_key, pseudonym
 from grader.leaderboard.queue import SPLITS, Entry, Failed, Queue, Role, Runs, Track, alone, work
-from grader.leaderboard.rules import load_rules
+from grader.leaderboard.rules import ServerRules, load_rules
 from grader.leaderboard.standing import Standing, overall, read_board, share_places, stand
 from grader.serving.judge import by_question
 from grader.submissions import Refused
 from grader.systems import TASKS
 from shared_tasks.tasks.loading import load
 from shared_tasks.tasks.registry import find_task
+from tests.grader.test_serving import HOSTILE, SERVE, SERVES, TINY, Page
 
 EXAMPLES = Path(__file__).parents[2] / "grader" / "examples" / "systems"
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
@@ -496,27 +496,48 @@ def test_pseudonyms(tmp_path: Path) -> None:
     assert re.fullmatch(r"[a-z]+ [a-z]+ [0-9a-f]{4}", pseudonym("ada", "fall", key))
 
 
+# A student's server
+
+
+def test_a_students_server(tmp_path: Path) -> None:
+    """Its systems are put under the load test once, however often they are asked for, and anew when that is forgotten."""
+    servers = ServerRules(baselines=[], seconds=2.0, phases=[Phase(seconds=0.5, rate=30.0)])
+    rules = msgspec.structs.replace(load_rules(tmp_path), servers=servers)
+    started: list[str] = []
+
+    def on_start(name: str, total: int) -> Callable[[Record], None]:
+        started.append(name)
+        return lambda record: None
+
+    def hand_in(name: str, answer: str) -> Path:
+        package = tmp_path / name / "final_project"
+        package.mkdir(parents=True)
+        (package / "serve.toml").write_bytes(SERVE)
+        (package / "__init__.py").touch()
+        (package / "serve.py").write_text(TINY.replace("{answer}", answer).replace("{start}", SERVES))
+        return tmp_path / name
+
+    judge = Judge(tmp_path, rules, on_start, lambda entry, what: None)
+    with Queue(tmp_path / "queue") as queue:
+        entry, _ = submit(queue, tmp_path, rules, hand_in("ada", "return question.upper()"), "ada", NOON)
+        forbidden, _ = submit(queue, tmp_path, rules, hand_in("bob", "import vllm"), "bob", NOON)
+    first = judge.evaluate(entry, "dev_test")
+    run = msgspec.json.decode(first["tiny"], type=Run)
+    assert 0 < run.served < run.requests  # it knows no requests of several prompts
+    assert sum(task.answers for task in run.tasks.values()) == run.served
+    assert sum(len(task.scores) for task in run.tasks.values()) > run.served
+    assert run.model.startswith("course-small ")
+    assert judge.evaluate(entry, "dev_test") == first
+    assert len(started) == 1
+    judge.forget(entry, "dev_test")
+    assert judge.evaluate(entry, "dev_test") != first
+    assert len(started) == 2
+    with pytest.raises(Failed, match="imports vllm, which is forbidden"):
+        judge.evaluate(forbidden, "dev_test")
+    judge.close()
+
+
 # Boards
-
-HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style>", "{{ 7 * 191 }}", "\x1b[31m=1+1"]
-
-
-class Page(HTMLParser):
-    """The tags, the attributes and the text of a page."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.tags: list[str] = []
-        self.text = ""
-        self.attributes: list[tuple[str, str | None]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attributes
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.mark.parametrize("words", HOSTILE)
@@ -686,7 +707,7 @@ def test_commands_refuse_with_one_line(tmp_path: Path) -> None:
     assert invoke("submit", tmp_path, tmp_path, "--student", "ada", "--board", tmp_path)[0] == 2
 
 
-TINY = """
+RULES = """
 title = "Tiny"
 term = "test"
 time_zone = "UTC"
@@ -724,7 +745,7 @@ def test_a_board_from_end_to_end(tmp_path: Path) -> None:
     """
     board = tmp_path / "board"
     board.mkdir()
-    (board / "leaderboard.toml").write_text(TINY)
+    (board / "leaderboard.toml").write_text(RULES)
     greedy = (EXAMPLES / "greedy" / "hw2" / "system.py").read_text()
     forger = files(tmp_path / "forger", system_py=FORGES, greedy_py=greedy)
     assert invoke("submit", EXAMPLES / "greedy", EXAMPLES / "raises", forger, "--board", board)[0] == 0
