@@ -500,7 +500,7 @@ def test_pseudonyms(tmp_path: Path) -> None:
 
 
 def test_a_students_server(tmp_path: Path) -> None:
-    """Its systems are put under the load test once, however often they are asked for, and anew when that is forgotten."""
+    """Its systems meet the load test once, however often they are asked for, and anew when that is forgotten."""
     servers = ServerRules(baselines=[], seconds=2.0, phases=[Phase(seconds=0.5, rate=30.0)])
     rules = msgspec.structs.replace(load_rules(tmp_path), servers=servers)
     started: list[str] = []
