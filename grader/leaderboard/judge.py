@@ -100,11 +100,8 @@ class Judge:
 
     def conditions(self, track: Track, split: str) -> str:
         """Return what results must share to be compared, as a hash: model, data, rules; the kit's code is not in it."""
-        if track == "systems":
-            parts: tuple[object, ...] = (self._model, self._rules.systems)
-        else:
-            parts = (self._load_test(), BASELINES)
-        return hashlib.sha256(f"{parts} {data_digest(split)}".encode()).hexdigest()
+        own = f"{self._model} {self._rules.systems}" if track == "systems" else str(self._load_test())
+        return hashlib.sha256(f"{own} {data_digest(split)}".encode()).hexdigest()
 
     def evaluate(self, entry: Entry, split: str) -> Runs:
         """Measure an entry on a split. Raises Failed for what cannot be, or answered nothing at all."""
