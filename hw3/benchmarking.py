@@ -79,8 +79,8 @@ def time_generation(
     """Generate tokens and note when each is there: the first comes from `prefill`, the others from calls of `decode`.
 
     The request is sent when the device has nothing left to do, just before the call of `prefill`. A token is there when
-    the device has computed it. Nothing is called more often than there are tokens. Raises ValueError unless num_tokens
-    >= 1.
+    the device has computed it. Both together are called as often as there are tokens. Raises ValueError unless
+    num_tokens >= 1.
     """
     raise NotImplementedError
 

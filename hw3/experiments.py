@@ -5,6 +5,7 @@ and `ContiguousCache`; writes `table.md`, `results.json` and a plot.
 """
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,7 +14,6 @@ from statistics import fmean
 from typing import Annotated, Any, NamedTuple
 
 import matplotlib as mpl
-import psutil
 import torch
 import typer
 from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ def measure_cpu(size: int, rounds: int, clock: Clock) -> Hardware:
     work: dict[str, Callable[[], object]] = {"multiply": lambda: left @ right, "read": numbers.sum}
     measured = {"warmup": 3, "repeats": 5 * rounds}
     multiply, read = sweep(work.__getitem__, list(work), clock=clock, synchronize=nothing, **measured)
-    memory = psutil.virtual_memory().total
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Hardware("this CPU", 2 * MATRIX**3 / multiply.median, size / read.median, memory)
 
 

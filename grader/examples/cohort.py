@@ -81,6 +81,7 @@ STUDENTS = {
     "hw3": [
         Student("ada", "full marks, written differently from the reference", _hw3("other"), "folder"),
         Student("grace", "full marks, the reference", _hw3("own"), "zip in a folder"),
+        Student("hedy", "full marks, written from handout, stubs and public tests", {}),
         Student("linus", "did caches and did not begin the rest", _hw3("stub", kv_cache="other"), "flat zip"),
         Student("margaret", "a mistake in each of seven modules", _hw3("own"), "folder"),
         Student(

@@ -17,6 +17,7 @@ ALL = load_assignment("hw3").max_points
 HONEST = {
     "ada": ALL,
     "grace": ALL,
+    "hedy": ALL,
     "linus": 47.0,  # the caches
     # the roofline, and prefill and decoding by it; latency, and parts of goodput; parts of the window's mask; the last
     # columns of pad_chunks, and what pads with it; preemption, and serving with it; residual, verify and what verifies;
