@@ -42,8 +42,9 @@ leaderboard: setup
 	$(BIN)/grader leaderboard run --split dev_test --board $(BOARD)
 	$(BIN)/grader leaderboard build --board $(BOARD)
 
+test: export OMP_NUM_THREADS = 1
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses logical --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from grader.assignment import load_assignment
 from grader.cli import app
 from grader.examples.cohort import STUDENTS, write_cohort
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cohorts")]  # two at once would share their time limits
 
 # Points of hw1, by hand: what is left of all points when those of the problems that a student spoilt are taken away.
 ALL = load_assignment("hw1").max_points

@@ -10,7 +10,7 @@ from grader.assignment import load_assignment
 from grader.cli import app
 from grader.examples.cohort import STUDENTS, write_cohort
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cohorts")]  # two at once would share their time limits
 
 # By hand: all points, less those of the problems that a student spoilt.
 ALL = load_assignment("hw2").max_points
