@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from grader.sandbox.isolation import KIT
-from shared_tasks.models.registry import model_path
+from shared_tasks.models.folders import WEIGHTS, course_models
 from shared_tasks.models.vllm_thread import ENVIRONMENT
 
 START_SECONDS = 300.0
@@ -37,7 +37,8 @@ class VllmServer:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "grader.serving.vllm_command", "serve", model_path(model)]
+        path = str(WEIGHTS / model) if model in course_models() else model
+        command = [sys.executable, "-m", "grader.serving.vllm_command", "serve", path]
         command += ["--served-model-name", Path(model).name, "--host", "127.0.0.1", "--port", str(port)]
         command += ["--dtype", dtype or ("auto" if on_gpu else "float32")]
         self._command = command if on_gpu else [*command, "--enforce-eager"]
