@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 OUT ?= grades
 HW ?= hw1
 
-.PHONY: setup setup-vllm sandbox grade test test-vllm lint bench clean
+.PHONY: setup setup-vllm sandbox grade test test-vllm gpu-check lint bench clean
 
 setup: $(VENV)/installed sandbox
 
@@ -54,6 +54,12 @@ test: setup
 test-vllm: setup setup-vllm
 	$(VLLM)/bin/python -m pytest tests/shared_tasks/engines/test_conformance.py \
 		tests/shared_tasks/engines/test_vllm_engine.py tests/grader/test_vllm.py
+
+# All that a GPU changes, on the GPU of this machine, with a report; what needs vLLM is skipped where it is not to be had.
+gpu-check: setup
+	@$(BIN)/python -m grader.gpu_check
+	@$(MAKE) setup-vllm || echo "vLLM cannot be installed here" >&2
+	@$$(test -f $(VLLM)/installed && echo $(VLLM) || echo $(VENV))/bin/python -m grader.gpu_check --out $(OUT)/gpu
 
 lint: setup
 	$(BIN)/ruff check .

@@ -176,8 +176,10 @@ def release(
 
 @app.command()
 def serve_test(
-    submissions: Annotated[list[str], typer.Argument(help="Folders, zips, or URLs of servers that run already.")],
     out: Annotated[Path, typer.Option(help="Where results and pages go; those of the same trace are compared.")],
+    submissions: Annotated[
+        list[str] | None, typer.Argument(help="Folders, zips, or URLs of servers that run already.")
+    ] = None,
     config: Annotated[Path, typer.Option(help="What comes when, limits and points.")] = CONFIGURATION,
     seed: Annotated[int | None, typer.Option(help="Draw another trace than the configuration's.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Replay a file, JSON lines, instead of drawing a trace.")] = None,
@@ -204,7 +206,7 @@ def serve_test(
                 results += session.test_baselines(start)
             if ceiling:
                 results += session.test_ceiling(start)
-            for one in submissions:
+            for one in submissions or []:
                 try:
                     is_url = one.startswith(("http://", "https://"))
                     results += session.test_server(one, start) if is_url else session.test_submission(Path(one), start)

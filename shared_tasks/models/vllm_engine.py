@@ -241,6 +241,10 @@ class VllmEngine:
             for ids, output in zip(tokens, found, strict=True)
         ]
 
+    def forget(self) -> None:
+        """Empty the cache of prefixes, as if nothing had been run."""
+        self._thread.run(lambda llm: llm.reset_prefix_cache())
+
     # What a running batch needs of the engine
 
     def _check(self, key: int, tokens: list[int], params: SamplingParams) -> None:

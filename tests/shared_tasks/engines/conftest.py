@@ -90,8 +90,8 @@ def on_reference_server(folder: Path) -> Iterator[EndpointEngine]:
 
 @pytest.fixture(scope="session")
 def on_transformers(folder: Path) -> TransformersEngine:
-    """The engine on transformers."""
-    return TransformersEngine(str(folder), device="cpu", name="course-small")
+    """The engine on transformers, on a GPU where there is one."""
+    return TransformersEngine(str(folder), dtype=torch.float32, name="course-small")
 
 
 @pytest.fixture(params=["on_transformers", "vllm", "on_vllm_server", "on_reference_server"])
