@@ -28,7 +28,7 @@ def named_vllm(version: Callable[[str], str]) -> Callable[[str], str]:
 def main() -> None:
     """Run vLLM's command line, which ends when the process does that started it."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    importlib.metadata.version = named_vllm(importlib.metadata.version)
+    setattr(importlib.metadata, "version", named_vllm(importlib.metadata.version))  # noqa: B010
     from vllm.entrypoints.cli.main import main as run
 
     run()

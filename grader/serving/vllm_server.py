@@ -22,6 +22,7 @@ from shared_tasks.models.vllm_thread import ENVIRONMENT
 START_SECONDS = 300.0
 END_SECONDS = 20.0
 LOOK_SECONDS = 0.5
+ON_CPU = ["--enforce-eager", "--no-enable-chunked-prefill"]  # as the engine has it
 
 
 class VllmServer:
@@ -41,7 +42,7 @@ class VllmServer:
         command = [sys.executable, "-m", "grader.serving.vllm_command", "serve", path]
         command += ["--served-model-name", Path(model).name, "--host", "127.0.0.1", "--port", str(port)]
         command += ["--dtype", dtype or ("auto" if on_gpu else "float32")]
-        self._command = command if on_gpu else [*command, "--enforce-eager"]
+        self._command = command if on_gpu else [*command, *ON_CPU]
 
     def __enter__(self) -> Self:
         """Start it and wait until it is healthy.
@@ -54,9 +55,7 @@ class VllmServer:
         environment = ENVIRONMENT | os.environ | {"PYTHONPATH": path}
         environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)  # set by an engine in this process
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
+            self._process = subprocess.Popen(self._command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             self._wait_until_healthy()
         except BaseException:

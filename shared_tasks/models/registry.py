@@ -40,9 +40,9 @@ def load_engine(
 ) -> Engine:
     """Return an engine that runs a model.
 
-    "transformers" and "vllm" load the model as `load_model` does and run `batch_size` sequences at a time. "endpoint" asks the
-    server at `base_url`, at most `batch_size` requests at a time; `tokenizer` (a folder, or a name on the hub) lets it
-    score chats, and is known for course models. Raises ValueError for another engine, as `load_model`, and as
+    "transformers" and "vllm" load the model as `load_model` does and run `batch_size` sequences at a time. "endpoint"
+    asks the server at `base_url`, at most `batch_size` requests at a time; `tokenizer` (a folder, or a name on the hub)
+    lets it score chats, and is known for course models. Raises ValueError for another engine, as `load_model`, and as
     the engines.
     """
     if engine == "transformers":

@@ -29,6 +29,9 @@ from shared_tasks.models.tokenizing import PromptTokenizer
 from shared_tasks.models.vllm_thread import Requests, VllmThread
 
 MAX_SEED = 1 << 62
+# Options on a CPU. There a prompt that is run in parts ends vLLM 0.32 if its request has a seed: it sets the generator's
+# offset back, which a generator on a CPU does not have.
+ON_CPU = {"enforce_eager": True, "enable_chunked_prefill": False}
 CONTENT = (".json", ".jinja", ".model", ".txt", ".safetensors", ".bin")  # of a model's folder, what decides its outputs
 
 
@@ -82,7 +85,7 @@ class VllmEngine:
             self._thread = VllmThread(
                 model=name_or_path,
                 dtype=self._dtype or "auto",
-                enforce_eager=not torch.cuda.is_available(),
+                **({} if torch.cuda.is_available() else ON_CPU),
                 enable_prefix_caching=True,
                 max_num_seqs=batch_size,
                 max_logprobs=-1,
@@ -167,12 +170,17 @@ class VllmEngine:
             prompt = [*context, *continuation[:-1]]
             if len(prompt) >= self._window:
                 raise ValueError(
-                    f"context and continuation {i} have {len(prompt) + 1} tokens together, {self.name} takes {self._window}"
+                    f"context and continuation {i} have {len(prompt) + 1} tokens together, "
+                    f"{self.name} takes {self._window}"
                 )
-            settings = {"allowed_token_ids": continuation[-1:], "logprobs": 0}
-            if len(continuation) > 1:
-                settings["prompt_logprobs"] = 0
-            wanted.append((i, prompt, _vllm_params(max_tokens=1, temperature=0.0, **settings)))
+            params = _vllm_params(
+                max_tokens=1,
+                temperature=0.0,
+                allowed_token_ids=continuation[-1:],
+                logprobs=0,
+                prompt_logprobs=0 if len(continuation) > 1 else None,
+            )
+            wanted.append((i, prompt, params))
         results: dict[int, LogLikelihood] = {}
         for i, output in self._run(wanted):
             context, continuation = pairs[i]
@@ -237,8 +245,7 @@ class VllmEngine:
         found = self._thread.run(search)
         self.usage.seconds = self._thread.seconds
         return [
-            [self._beam(beam, len(ids)) for beam in output.sequences]
-            for ids, output in zip(tokens, found, strict=True)
+            [self._beam(beam, len(ids)) for beam in output.sequences] for ids, output in zip(tokens, found, strict=True)
         ]
 
     def forget(self) -> None:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -84,12 +84,10 @@ class VllmThread:
             self._commands.append(_Command(add))
             self.changed.notify_all()
 
-    def abort(self, requests: Requests, names: Sequence[Any] | None = None) -> None:
+    def abort(self, requests: Requests, names: Container[Any] | None = None) -> None:
         """Drop the requests with these names, all of them if none are given."""
         with self.changed:
-            dropped = [
-                request_id for request_id, name in requests.running.items() if names is None or name in names
-            ]
+            dropped = [request_id for request_id, name in requests.running.items() if names is None or name in names]
             for request_id in dropped:
                 del requests.running[request_id], self._requests[request_id]
             if dropped and self._stopped is None:
@@ -198,8 +196,8 @@ class VllmThread:
             self.changed.notify_all()
 
 
-# What vLLM sets up for a process (its groups of processes, of one) goes down with the first engine that is shut down, so
-# all engines of this process are, when the last of them is closed.
+# What vLLM sets up for a process (its groups of processes, of one) goes down with the first engine that is shut down.
+# So all engines of this process are shut down together, when the last of them is closed.
 _engines: list[Any] = []
 _closed = 0
 _turn = threading.Lock()

@@ -161,7 +161,7 @@ def test_an_engine_that_nobody_can_join(tmp_path: Path) -> None:
 @needs_vllm
 @pytest.mark.slow
 def test_ceiling(tmp_path: Path) -> None:
-    """vLLM's server is measured once on a trace, stands on the class page, and is no part of the front or the points."""
+    """vLLM's server is measured once on a trace, stands on the class page, and is no part of the points."""
     test = msgspec.structs.replace(load_configuration(), seconds=30.0, phases=[Phase(3.0, 4.0)])
     session = Session(tmp_path, test)
     ended: list[Record] = []

@@ -220,7 +220,7 @@ class TestDistributions:
 
     @pytest.mark.parametrize("params", PARAMS)
     def test_processed(self, vllm_processed, tokenizer, reference, params):
-        """What vLLM draws from after its bias, temperature and truncations is this kit's distribution, token by token."""
+        """What vLLM draws from after bias, temperature and truncations is this kit's distribution, token by token."""
         rows = vllm_processed.next_token_logprobs(PROMPTS, params)
         for prompt, row in zip(PROMPTS, rows, strict=True):
             with torch.inference_mode():

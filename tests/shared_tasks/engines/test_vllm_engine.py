@@ -38,7 +38,7 @@ def test_a_model_that_does_not_fit(vllm: VllmEngine, folder: Path, tmp_path: Pat
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1 << 21}))
-    with pytest.raises(ValueError, match="vLLM cannot run huge here: .*KV cache") as error:
+    with pytest.raises(ValueError, match=r"vLLM cannot run huge here: .*KV cache") as error:
         VllmEngine(str(tmp_path), name="huge")
     assert "\n" not in str(error.value)
     assert vllm.generate([PROMPT], SHORT)[0].generated_tokens > 0
@@ -88,7 +88,8 @@ class TestForms:
         blank = [token for token in tokens.values() if not vllm.tokenizer.decode([token]).strip() and token]
         (result,) = vllm.generate(
             [PROMPT],
-            SamplingParams(n=4, seed=1, max_tokens=60, logit_bias=dict.fromkeys(blank, -100.0)),  # any number is allowed
+            # Between the parts of an object any number of spaces is allowed.
+            SamplingParams(n=4, seed=1, max_tokens=60, logit_bias=dict.fromkeys(blank, -100.0)),
             structured={"json": schema},
         )
         for completion in result.completions:
@@ -186,10 +187,19 @@ class TestTogether:
         with pytest.raises(ValueError, match="expected"):
             vllm.open_batch().add(0, "Once", params)
 
+    def test_more_prompts_than_a_step_takes(self, vllm):
+        """Seeded requests with more tokens in their prompts than vLLM runs in a step give what each gives alone."""
+        prompts = [f"Number {i}. " + "Ben went to the garden and found a box. " * 20 for i in range(60)]
+        params = SamplingParams(n=2, seed=3, max_tokens=4)
+        together = vllm.generate(prompts, params)
+        assert sum(result.prompt_tokens for result in together) > 8192
+        (alone,) = vllm.generate(prompts[-1:], params)
+        assert token_ids(together[-1]) == token_ids(alone)
+
     def test_nothing_runs_where_one_prompt_is_too_long(self, vllm):
         """A prompt that fills the window is refused, with its number, before anything runs."""
         before = vllm.usage.requests
-        with pytest.raises(ValueError, match="prompt 1 has .* tokens, course-small takes 1024"):
+        with pytest.raises(ValueError, match=r"prompt 1 has .* tokens, course-small takes 1024"):
             vllm.generate(["The", " the" * 2000], SHORT)
         with pytest.raises(ValueError, match="context and continuation 0 have"):
             vllm.loglikelihood([" the" * 2000], [" end"])
