@@ -68,7 +68,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.grading
-	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.generation
 
 clean:
 	rm -rf $(VENV) $(VLLM) $(OUT)

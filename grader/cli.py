@@ -19,6 +19,9 @@ from final_project.summary import Record
 from grader import doctor as examination
 from grader import reports
 from grader.assignment import UnusableInput, load_assignment
+from grader.gradebook import pages
+from grader.gradebook.book import make_book
+from grader.gradebook.gradescope import autograder
 from grader.grading import Graded, grade_cohort
 from grader.release import build
 from grader.results import SubmissionResult
@@ -169,6 +172,43 @@ def release(
     """Build the archive that students get."""
     try:
         names = build.release(load_assignment(assignment), out)
+    except (UnusableInput, OSError) as error:
+        _refuse(str(error))
+    print(f"{out}: {len(names)} files, {out.stat().st_size / (1 << 20):.1f} MiB")
+
+
+@app.command()
+def gradebook(
+    term: Annotated[Path, typer.Argument(help="The term's TOML file; paths in it start from its folder.")],
+    out: Annotated[Path, typer.Option(help="Where canvas.csv, gradebook.csv and gradebook.html go.")],
+    explain: Annotated[str | None, typer.Option(help="A student's login: print every number with its source.")] = None,
+) -> None:
+    """Add up a term: quizzes, homeworks with their late days, and the final project."""
+    try:
+        book = make_book(term)
+        explanation = None if explain is None else pages.explanation(book.of(explain))
+        out.mkdir(parents=True, exist_ok=True)
+        pages.canvas_table(book).to_csv(out / "canvas.csv", index=False)
+        pages.plain_table(book).to_csv(out / "gradebook.csv", index=False)
+        generated = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+        (out / "gradebook.html").write_text(pages.book_page(book, generated), encoding="utf-8")
+    except (UnusableInput, OSError) as error:
+        _refuse(str(error))
+    print(explanation or out / "gradebook.html")
+    for complaint in book.complaints:
+        console.print(f"[yellow]warning:[/] {_plain(complaint)}", soft_wrap=True, highlight=False)
+    if book.complaints:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gradescope(
+    assignment: Annotated[str, typer.Argument(help="The assignment's name: hw1.")],
+    out: Annotated[Path, typer.Option(help="The zip to write. Hidden tests are in it: it is for the staff.")],
+) -> None:
+    """Build the autograder that Gradescope runs."""
+    try:
+        names = autograder(load_assignment(assignment), out)
     except (UnusableInput, OSError) as error:
         _refuse(str(error))
     print(f"{out}: {len(names)} files, {out.stat().st_size / (1 << 20):.1f} MiB")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers.utils import logging
 
@@ -35,6 +36,7 @@ Decode = Callable[[TransformersModel, Sequence[Tokens], int, int], list[list[int
 
 ASKED = {"math": "cot", "multiple_choice": "cot", "open_ended": "plain"}
 TEMPERATURES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+MARKERS = "osD^vPX"  # of the settings, told apart without colours too
 SHORT = 10  # tokens of an answer without reasoning
 
 
@@ -113,10 +115,10 @@ def search_and_model_errors(model: TransformersModel, limit: int, split: str) ->
 
 
 def temperatures(model: TransformersModel, samples: int, split: str) -> list[dict[str, float]]:
-    """Return diversity and quality of samples of one story over temperature."""
-    task = TASKS["open_ended"]
+    """Return diversity and quality of solutions of one problem over temperature."""
+    task = TASKS["math"]
     (item,) = load(task, split, limit=1)
-    prompt = model.encode_chat(task.questions(item, ASKED["open_ended"])[0])
+    prompt = model.encode_chat(task.questions(item, ASKED["math"])[0])
     points = temperature_curve(
         model, prompt, TEMPERATURES, num_samples=samples, max_tokens=task.max_tokens, rng=TorchRandomness(0)
     )
@@ -143,22 +145,37 @@ def write_table(rows: Sequence[Row], errors: dict[str, dict[str, float]], out: P
 def plot(rows: Sequence[Row], curve: Sequence[dict[str, float]], out: Path) -> None:
     """Draw score against log-probability for each task, and diversity against quality over temperature."""
     names = list(dict.fromkeys(row.task for row in rows))
+    settings = list(dict.fromkeys(row.setting for row in rows))
     if rows:
-        figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
-        for name, panel in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
-            for row in (row for row in rows if row.task == name):
-                panel.errorbar(row.logprob, row.score, row.standard_error, fmt="o", capsize=3)
-                panel.annotate(row.setting, (row.logprob, row.score), textcoords="offset points", xytext=(6, 4), size=8)
-            panel.set(title=name, xlabel="mean log P(output) in nats", ylabel="score", ylim=(-0.05, 1.05))
+        figure = Figure(figsize=(4.5 * len(names), 4.5), layout="constrained")
+        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        for row in rows:
+            i = settings.index(row.setting)
+            style = {"fmt": MARKERS[i % len(MARKERS)], "color": f"C{i}", "markersize": 7, "capsize": 3, "alpha": 0.8}
+            panel = panels[names.index(row.task)]
+            panel.errorbar(-row.logprob, row.score, row.standard_error, label=row.setting, **style)
+        for name, panel in zip(names, panels, strict=True):
+            panel.set(title=name, xscale="log", xlabel="mean $-$log P(output) in nats", ylim=(-0.05, 1.05))
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
+            panel.grid(alpha=0.3)
+        panels[0].set_ylabel("score, with its standard error")
+        named = {
+            label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
         figure.savefig(out / "score_and_probability.svg")
     if curve:
         figure = Figure(figsize=(5, 4), layout="constrained")
         panel = figure.subplots()
-        panel.plot([p["quality"] for p in curve], [p["diversity"] for p in curve], "o-")
+        panel.plot([p["quality"] for p in curve], [p["diversity"] for p in curve], color="0.8", zorder=0)
         for p in curve:
-            place = (p["quality"], p["diversity"])
-            panel.annotate(f"{p['temperature']:g}", place, textcoords="offset points", xytext=(6, 4))
-        panel.set(title="one story, over temperature", xlabel="mean log P(sample) in nats", ylabel="distinct samples")
+            panel.plot(p["quality"], p["diversity"], "o", label=f"{p['temperature']:g}")
+        panel.set(title="one problem, over temperature", xlabel="quality: mean log P(sample) in nats")
+        panel.set(ylabel="diversity: share of different samples", ylim=(-0.05, 1.05))
+        panel.grid(alpha=0.3)
+        panel.legend(title="temperature")
         figure.savefig(out / "temperature.svg")
 
 

@@ -82,12 +82,17 @@ STUDENTS = {
 }
 
 
+def begun(assignment: str, starts: dict[str, str]) -> Files:
+    """Return modules, each from a stub or one of the kit's solutions."""
+    return {
+        f"{module}.py": (KIT / SOURCES[start].format(assignment, module)).read_bytes()
+        for module, start in starts.items()
+    }
+
+
 def files_of(assignment: str, student: Student) -> Files:
     """Return what a student hands in."""
-    files = {
-        f"{module}.py": (KIT / SOURCES[start].format(assignment, module)).read_bytes()
-        for module, start in student.starts.items()
-    }
+    files = begun(assignment, student.starts)
     for path in sorted((CHANGES / assignment / student.name).glob("*.py")):
         files[path.name] = files[path.name] + b"\n\n" + path.read_bytes() if path.name in files else path.read_bytes()
     return files

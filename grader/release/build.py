@@ -53,7 +53,7 @@ def contents(assignment: Assignment) -> dict[str, bytes]:
     folders = [assignment.name, "shared_tasks"]
     files = {name: (KIT / name).read_bytes() for name in AS_THEY_ARE}
     for folder in folders:
-        files |= {name: (KIT / name).read_bytes() for name in _files_in(folder)}
+        files |= {name: (KIT / name).read_bytes() for name in files_in(folder)}
     facts = _facts(assignment, folders)
     for template in FOLDER.glob("*.jinja"):
         rendered = jinja2.Template(template.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
@@ -94,7 +94,8 @@ def _functions(source: str) -> Iterator[tuple[str, set[str]]]:
                 yield node.name, lines
 
 
-def _files_in(folder: str) -> Iterator[str]:
+def files_in(folder: str) -> Iterator[str]:
+    """Return the names of a folder's files from the kit's root on, without what tools leave behind."""
     for path in sorted((KIT / folder).rglob("*")):
         if path.is_file() and not path.is_symlink() and not JUNK & set(path.parts) and path.suffix != ".pyc":
             yield path.relative_to(KIT).as_posix()

@@ -2,12 +2,17 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from shared_tasks.models.kv_cache import PrefixCache
+from shared_tasks.models.linear import use_onednn
+
+Item = TypeVar("Item")
 
 
 def load_pretrained(name_or_path: str, device: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
@@ -22,9 +27,8 @@ def load_pretrained(name_or_path: str, device: str, dtype: torch.dtype | None) -
 class TransformersModel:
     """P(next token | prefix) by a model of transformers, on the CPU or a GPU.
 
-    Calls that extend the contexts of the call before by the same number of tokens run only the new tokens: the keys and
-    values of the last call are kept. Rows may be dropped, repeated or reordered between calls, as sampling and beam
-    search do.
+    Keys and values of the contexts seen are kept. Of a context that begins as one of any earlier call, only the rest is
+    run, and equal contexts run once: a step of sampling, beam search or best-first search costs a position a row.
 
     The tokenizer's start token, where it has one, is put before every context; a model without one is given the end
     token before an empty context.
@@ -36,14 +40,18 @@ class TransformersModel:
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
         batch_size: int = 64,
+        cache_positions: int = 32768,
     ):
-        """Load a local folder or a name on the hub; at most `batch_size` rows run at a time without a cache.
+        """Load a local folder or a name on the hub.
 
-        Raises OSError, with transformers' explanation, when there is no such model, and ValueError when its tokenizer
-        has no end token.
+        At most `batch_size` rows run at a time. Keys and values are kept of at most `cache_positions` positions, or of
+        those of so many rows where these are more; what was used longest ago is forgotten first. Raises OSError, with
+        transformers' explanation, when there is no such model, and ValueError when its tokenizer has no end token.
         """
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer, self.model = load_pretrained(name_or_path, self.device, dtype)
+        if self.device == "cpu" and dtype == torch.float32:
+            use_onednn(self.model)
         self.batch_size = batch_size
         self.vocab_size: int = self.model.config.vocab_size
         if self.tokenizer.eos_token_id is None:
@@ -51,7 +59,7 @@ class TransformersModel:
         self.eos_token_id: int = self.tokenizer.eos_token_id
         self._bos_token_id: int | None = self.tokenizer.bos_token_id
         self._window: int = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
-        self._forget()
+        self._cache = PrefixCache(self.model.config.num_hidden_layers, cache_positions, self.device)
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without any special token."""
@@ -74,20 +82,21 @@ class TransformersModel:
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text
 
-    @torch.inference_mode()
     def next_token_logprobs(self, contexts: Sequence[Sequence[int]]) -> Float[Tensor, "batch vocab"]:
         """Return log P(next token | context), a float32 row per context, on the CPU.
 
         Raises ValueError for token ids outside the vocabulary and for contexts longer than the model's window.
         """
-        rows = [self._with_start(context) for context in contexts]
-        if not rows:
-            return torch.empty(0, self.vocab_size)
-        extension = self._extension(rows)
-        logits = self._cold(rows) if extension is None else self._extended(rows, *extension)
-        return logits.float().log_softmax(-1).cpu()
+        rows = [tuple(self._with_start(context)) for context in contexts]
+        distinct = {row: i for i, row in enumerate(sorted(dict.fromkeys(rows), key=len))}
+        with torch.inference_mode():
+            logits = [self._run(chunk) for chunk in _chunks(list(distinct), self.batch_size)]
+            logprobs = torch.cat(
+                [torch.empty(0, self.vocab_size), *(one.float().log_softmax(-1).cpu() for one in logits)]
+            )
+        # An ordinary tensor, which unlike one of inference mode may be changed in place.
+        return logprobs[[distinct[row] for row in rows]]
 
-    @torch.inference_mode()
     def continuation_logprobs(
         self, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
     ) -> list[Float[Tensor, "length"]]:
@@ -103,20 +112,21 @@ class TransformersModel:
         ]
         scores = [torch.empty(0)] * len(rows)
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for chunk in _chunks([i for i in by_length if len(rows[i]) > len(starts[i])], self.batch_size):
-            length = max(len(rows[i]) for i in chunk)
-            self._check_window(length)
-            # Padding stands on the right, where causal attention does not see it.
-            ids = torch.zeros(len(chunk), length, dtype=torch.long)
-            for row, i in enumerate(chunk):
-                ids[row, : len(rows[i])] = torch.tensor(rows[i])
-            first = min(len(starts[i]) for i in chunk) - 1  # no earlier position is asked for
-            logits = self.model(ids.to(self.device), logits_to_keep=length - first).logits
-            for row, i in enumerate(chunk):
-                targets = ids[row, len(starts[i]) : len(rows[i])].to(self.device)
-                wanted = logits[row, len(starts[i]) - 1 - first : len(rows[i]) - 1 - first].float()
-                scores[i] = wanted.log_softmax(-1).gather(1, targets[:, None])[:, 0].cpu()
-        return scores
+        with torch.inference_mode():
+            for chunk in _chunks([i for i in by_length if len(rows[i]) > len(starts[i])], self.batch_size):
+                length = max(len(rows[i]) for i in chunk)
+                self._check_window(length)
+                # Padding stands on the right, where causal attention does not see it.
+                ids = torch.zeros(len(chunk), length, dtype=torch.long)
+                for row, i in enumerate(chunk):
+                    ids[row, : len(rows[i])] = torch.tensor(rows[i])
+                first = min(len(starts[i]) for i in chunk) - 1  # no earlier position is asked for
+                logits = self.model(ids.to(self.device), logits_to_keep=length - first).logits
+                for row, i in enumerate(chunk):
+                    targets = ids[row, len(starts[i]) : len(rows[i])].to(self.device)
+                    wanted = logits[row, len(starts[i]) - 1 - first : len(rows[i]) - 1 - first].float()
+                    scores[i] = wanted.log_softmax(-1).gather(1, targets[:, None])[:, 0].cpu()
+        return [score.clone() for score in scores]  # ordinary tensors, as above
 
     def _with_start(self, context: Sequence[int]) -> list[int]:
         tokens = self._checked(context)
@@ -135,73 +145,28 @@ class TransformersModel:
         if length > self._window:
             raise ValueError(f"expected at most {self._window} tokens, the model's window, got {length}")
 
-    # The cache: the rows of the last call, left-padded to one length, with their keys and values.
-
-    def _forget(self) -> None:
-        self._rows: dict[tuple[int, ...], int] = {}
-        self._cache: DynamicCache | None = None
-        self._mask: Int[Tensor, "batch length"] | None = None
-
-    def _extension(self, rows: list[list[int]]) -> tuple[list[int], int] | None:
-        """Return the cached row that each row extends, and by how many tokens all of them do; None if they do not."""
-        for new in sorted({len(rows[0]) - len(cached) for cached in self._rows}):
-            parents = [self._rows.get(tuple(row[:-new])) for row in rows] if new > 0 else [None]
-            if None not in parents:
-                return [parent for parent in parents if parent is not None], new
-        return None
-
-    def _cold(self, rows: list[list[int]]) -> Float[Tensor, "batch vocab"]:
-        """Run whole contexts, in chunks of similar length; keep the cache where one chunk holds them all."""
-        self._forget()
-        logits = torch.empty(len(rows), self.vocab_size, dtype=self.model.dtype, device=self.device)
-        by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for chunk in _chunks(by_length, self.batch_size):
-            length = max(len(rows[i]) for i in chunk)
-            ids, mask = (torch.zeros(len(chunk), length, dtype=torch.long) for _ in range(2))
-            for row, i in enumerate(chunk):
-                ids[row, length - len(rows[i]) :] = torch.tensor(rows[i])
-                mask[row, length - len(rows[i]) :] = 1
-            cache = DynamicCache(config=self.model.config) if len(chunk) == len(rows) else None
-            logits[chunk] = self._forward(ids, mask.to(self.device), cache)
-            if cache is not None:
-                self._keep([rows[i] for i in chunk], cache, mask.to(self.device))
-        return logits
-
-    def _extended(self, rows: list[list[int]], parents: list[int], new: int) -> Float[Tensor, "batch vocab"]:
-        """Run only the last `new` tokens of each row, on top of what its parent row left in the cache."""
-        assert self._cache is not None
-        assert self._mask is not None
-        cache, mask = self._cache, self._mask
-        if parents != list(range(len(mask))):
-            index = torch.tensor(parents, device=self.device)
-            cache.batch_select_indices(index)
-            mask = mask[index]
-        mask = torch.cat([mask, mask.new_ones(len(rows), new)], dim=1)
-        logits = self._forward(torch.tensor([row[-new:] for row in rows]), mask, cache)
-        self._keep(rows, cache, mask)
-        return logits
-
-    def _keep(self, rows: list[list[int]], cache: DynamicCache, mask: Int[Tensor, "batch length"]) -> None:
-        self._rows = {tuple(row): i for i, row in enumerate(rows)}
-        self._cache, self._mask = cache, mask
-
-    def _forward(
-        self, ids: Int[Tensor, "batch new"], mask: Int[Tensor, "batch length"], cache: DynamicCache | None
-    ) -> Float[Tensor, "batch vocab"]:
-        """Return the last position's logits; positions count from each row's first real token."""
-        self._check_window(mask.shape[1])
-        positions = (mask.cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-        output = self.model(
-            ids.to(self.device),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=1,
-        )
+    def _run(self, rows: list[tuple[int, ...]]) -> Float[Tensor, "batch vocab"]:
+        """Return the logits of what follows each row; only what the cache lacks is run."""
+        self._check_window(max(map(len, rows)))
+        new, slots = self._cache.prepare_step(rows)
+        is_real = slots > 0
+        positions = (is_real.cumsum(-1) - 1).clamp_min(0)
+        ids = torch.tensor([(0,) * (new - len(row)) + row[-new:] for row in rows])
+        try:
+            output = self.model(
+                ids.to(self.device),
+                attention_mask=None if is_real.all() else is_real,
+                position_ids=positions[:, -new:],
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        except BaseException:  # an interrupt too: slots that nothing was written to must not be used
+            self._cache.forget()
+            raise
         logits: Float[Tensor, "batch vocab"] = output.logits[:, -1]
         return logits
 
 
-def _chunks(indices: list[int], size: int) -> list[list[int]]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
+def _chunks(items: list[Item], size: int) -> list[list[Item]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
