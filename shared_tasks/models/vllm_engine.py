@@ -29,8 +29,8 @@ from shared_tasks.models.tokenizing import PromptTokenizer
 from shared_tasks.models.vllm_thread import Requests, VllmThread
 
 MAX_SEED = 1 << 62
-# Options on a CPU. There a prompt that is run in parts ends vLLM 0.32 if its request has a seed: it sets the generator's
-# offset back, which a generator on a CPU does not have.
+# Options on a CPU. There a prompt that is run in parts ends vLLM 0.32 where its request has a seed: it sets back the
+# offset of the generator, and one on a CPU has none.
 ON_CPU = {"enforce_eager": True, "enable_chunked_prefill": False}
 CONTENT = (".json", ".jinja", ".model", ".txt", ".safetensors", ".bin")  # of a model's folder, what decides its outputs
 
