@@ -13,11 +13,10 @@ from typing import Self
 
 import httpx
 import psutil
-import torch
 
 from grader.sandbox.isolation import KIT
 from shared_tasks.models.folders import WEIGHTS, course_models
-from shared_tasks.models.vllm_thread import ENVIRONMENT
+from shared_tasks.models.vllm_thread import ENVIRONMENT, gpu_options
 
 START_SECONDS = 300.0
 END_SECONDS = 20.0
@@ -28,21 +27,23 @@ ON_CPU = ["--enforce-eager", "--no-enable-chunked-prefill"]  # as the engine has
 class VllmServer:
     """`vllm serve` with a model on a free port of the loopback, from `with` to the end of the block.
 
-    On a CPU it computes in float32; on a GPU in the checkpoint's own dtype unless one is named.
+    On a CPU it computes in float32; on a GPU in the checkpoint's own dtype unless one is named, with `memory_share` of the
+    memory that is free.
     """
 
-    def __init__(self, model: str, log: Path, dtype: str | None = None):
+    def __init__(self, model: str, log: Path, dtype: str | None = None, memory_share: float = 0.9):
         """Prepare to serve a course model, a folder or a name on the hub; what the server prints goes to `log`."""
         self.model, self.log = model, log
-        on_gpu = torch.cuda.is_available()
+        gpu = gpu_options(memory_share)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         path = str(WEIGHTS / model) if model in course_models() else model
         command = [sys.executable, "-m", "grader.serving.vllm_command", "serve", path]
         command += ["--served-model-name", Path(model).name, "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--dtype", dtype or ("auto" if on_gpu else "float32")]
-        self._command = command if on_gpu else [*command, *ON_CPU]
+        command += ["--dtype", dtype or ("auto" if gpu else "float32")]
+        command += [f"--{name.replace('_', '-')}={value}" for name, value in gpu.items()] or ON_CPU
+        self._command = command
 
     def __enter__(self) -> Self:
         """Start it and wait until it is healthy.

@@ -26,7 +26,7 @@ from shared_tasks.models.engine import (
     each_with_params,
 )
 from shared_tasks.models.tokenizing import PromptTokenizer
-from shared_tasks.models.vllm_thread import Requests, VllmThread
+from shared_tasks.models.vllm_thread import Requests, VllmThread, gpu_options
 
 MAX_SEED = 1 << 62
 # Options on a CPU. There a prompt that is run in parts ends vLLM 0.32 where its request has a seed: it sets back the
@@ -58,10 +58,12 @@ class VllmEngine:
         batch_size: int = 256,
         name: str | None = None,
         logprobs: Literal["raw", "processed"] = "raw",
+        memory_share: float = 0.9,
     ):
         """Load a local folder or a name on the hub, to a GPU where there is one.
 
-        By default the dtype is float32 on a CPU and the checkpoint's own on a GPU.
+        By default the dtype is float32 on a CPU and the checkpoint's own on a GPU. Of a GPU's memory it takes that share
+        of what is free, for weights, keys and values.
 
         With `logprobs` "processed", every log-probability that it tells of generated tokens is of the distribution that
         they were drawn from, after bias, temperature and truncation; "raw" is of the model itself, as `Engine` has it.
@@ -85,7 +87,7 @@ class VllmEngine:
             self._thread = VllmThread(
                 model=name_or_path,
                 dtype=self._dtype or "auto",
-                **({} if torch.cuda.is_available() else ON_CPU),
+                **(gpu_options(memory_share) or ON_CPU),
                 enable_prefix_caching=True,
                 max_num_seqs=batch_size,
                 max_logprobs=-1,

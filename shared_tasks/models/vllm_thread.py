@@ -11,6 +11,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+import torch
+
 # What vLLM reads from the environment, unless it is set already.
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -53,13 +55,14 @@ class VllmThread:
         """Load a model with vLLM's own options. Raises what vLLM raises."""
         self.seconds = 0.0
         """Wall time in steps."""
+        self.steps = 0
+        self.changed = threading.Condition()
+        """Held while any of this changes, and told of every step."""
         self._options = options
         self._names = itertools.count()
         self._commands: deque[_Command] = deque()
         self._requests: dict[str, Requests] = {}
-        self._steps = 0
         self._stopped: BaseException | None = None
-        self.changed = threading.Condition()
         loaded: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, args=(loaded,), name="vllm", daemon=True)
         self._thread.start()
@@ -100,8 +103,8 @@ class VllmThread:
         Raises VllmStopped, and the error of a request that could not be run.
         """
         with self.changed:
-            before = self._steps
-            while requests.running and not requests.ended and not (step and self._steps > before):
+            before = self.steps
+            while requests.running and not requests.ended and not (step and self.steps > before):
                 self._check()
                 self.changed.wait()
             ended, requests.ended = requests.ended, []
@@ -124,13 +127,10 @@ class VllmThread:
             self._check()
             self._commands.append(_Command(call, alone=True))
             self.changed.notify_all()
-        while True:  # so that an interrupt comes through, and the end of the thread is seen
-            with self.changed:
-                if not answer.done():
-                    self._check()
-                    self.changed.wait(timeout=0.5)
-                    continue
-            return answer.result()
+            while not answer.done():
+                self._check()
+                self.changed.wait()
+        return answer.result()
 
     def close(self) -> None:
         """End after the step that runs, and free the model; who still waits gets VllmStopped."""
@@ -176,7 +176,7 @@ class VllmThread:
             if output.finished:
                 self._end(output.request_id, output)
         with self.changed:
-            self._steps += 1
+            self.steps += 1
             self.changed.notify_all()
         return True
 
@@ -194,6 +194,14 @@ class VllmThread:
         with self.changed:
             self._stopped = self._stopped or reason
             self.changed.notify_all()
+
+
+def gpu_options(share: float) -> dict[str, Any]:
+    """Return the options by which vLLM takes this share of the memory that is free on a GPU; none on a CPU."""
+    if not torch.cuda.is_available():
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    return {"gpu_memory_utilization": round(share * free / total, 4)}
 
 
 # What vLLM sets up for a process (its groups of processes, of one) goes down with the first engine that is shut down.

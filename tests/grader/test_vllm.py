@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -22,7 +23,7 @@ from grader.serving.vllm_command import named_vllm
 from grader.shared_engine import SharedEngine
 from shared_tasks.models.engine import Generation, SamplingParams
 from shared_tasks.models.metered import MeteredEngine, TokenBudgetExceeded
-from shared_tasks.models.registry import load_engine
+from shared_tasks.models.registry import model_path
 from shared_tasks.models.vllm_engine import VllmEngine
 
 EXAMPLES = Path(__file__).parents[2] / "grader" / "examples" / "systems"
@@ -33,8 +34,7 @@ needs_vllm = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[VllmEngine]:
-    engine = load_engine("course-small", "vllm")
-    assert isinstance(engine, VllmEngine)
+    engine = VllmEngine(model_path("course-small"), name="course-small", memory_share=0.3)
     yield engine
     engine.close()
 
@@ -86,7 +86,7 @@ class TestSharedEngine:
         settings = SamplingParams(max_tokens=40, ignore_eos=True)
 
         def steps(together: bool) -> int:
-            before = engine._thread._steps
+            before = engine._thread.steps
             with SharedEngine(engine) as shared:
                 threads = [
                     threading.Thread(target=shared.client().generate, args=([f"Number {i}", "One"], settings))
@@ -98,7 +98,7 @@ class TestSharedEngine:
                         thread.join()
                 for thread in threads:
                     thread.join()
-            return engine._thread._steps - before
+            return engine._thread.steps - before
 
         assert steps(together=True) * 3 < steps(together=False)
 
@@ -170,7 +170,9 @@ def test_ceiling(tmp_path: Path) -> None:
         assert (name, total) == ("baselines: ceiling", len(session.trace))
         return ended.append
 
+    family = psutil.Process().children(recursive=True)
     (result,) = session.test_ceiling(start)
+    assert psutil.Process().children(recursive=True) == family
     assert (result.failure, result.served) == ("", len(session.trace))
     assert len(ended) == len(session.trace)
     assert session.test_ceiling(start) == []

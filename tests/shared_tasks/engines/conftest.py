@@ -58,7 +58,7 @@ def needs_vllm() -> None:
 def vllm(folder: Path) -> Iterator[VllmEngine]:
     """The engine on vLLM; its log-probabilities are the model's own."""
     needs_vllm()
-    engine = VllmEngine(str(folder), dtype=torch.float32, name="course-small")
+    engine = VllmEngine(str(folder), dtype=torch.float32, name="course-small", memory_share=0.3)
     yield engine
     engine.close()
 
@@ -67,7 +67,7 @@ def vllm(folder: Path) -> Iterator[VllmEngine]:
 def vllm_processed(folder: Path) -> Iterator[VllmEngine]:
     """The engine on vLLM, with the log-probabilities of the distributions that it draws from."""
     needs_vllm()
-    engine = VllmEngine(str(folder), dtype=torch.float32, name="course-small", logprobs="processed")
+    engine = VllmEngine(str(folder), dtype=torch.float32, name="course-small", logprobs="processed", memory_share=0.3)
     yield engine
     engine.close()
 
@@ -76,7 +76,7 @@ def vllm_processed(folder: Path) -> Iterator[VllmEngine]:
 def on_vllm_server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointEngine]:
     """The engine endpoint on vLLM's own server."""
     needs_vllm()
-    with VllmServer(str(folder), tmp_path_factory.mktemp("server") / "log.txt", dtype="float32") as server:
+    with VllmServer(str(folder), tmp_path_factory.mktemp("server") / "log.txt", "float32", memory_share=0.3) as server:
         yield EndpointEngine(server.url, tokenizer=str(folder))
 
 
