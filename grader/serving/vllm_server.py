@@ -27,8 +27,8 @@ ON_CPU = ["--enforce-eager", "--no-enable-chunked-prefill"]  # as the engine has
 class VllmServer:
     """`vllm serve` with a model on a free port of the loopback, from `with` to the end of the block.
 
-    On a CPU it computes in float32; on a GPU in the checkpoint's own dtype unless one is named, with `memory_share` of the
-    memory that is free.
+    On a CPU it computes in float32; on a GPU in the checkpoint's own dtype unless one is named, and it takes
+    `memory_share` of the memory that is free.
     """
 
     def __init__(self, model: str, log: Path, dtype: str | None = None, memory_share: float = 0.9):

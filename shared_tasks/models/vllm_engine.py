@@ -62,8 +62,8 @@ class VllmEngine:
     ):
         """Load a local folder or a name on the hub, to a GPU where there is one.
 
-        By default the dtype is float32 on a CPU and the checkpoint's own on a GPU. Of a GPU's memory it takes that share
-        of what is free, for weights, keys and values.
+        By default the dtype is float32 on a CPU and the checkpoint's own on a GPU. Of a GPU's memory it takes this
+        share of what is free, for weights, keys and values.
 
         With `logprobs` "processed", every log-probability that it tells of generated tokens is of the distribution that
         they were drawn from, after bias, temperature and truncation; "raw" is of the model itself, as `Engine` has it.
