@@ -9,6 +9,7 @@ from types import ModuleType
 
 import msgspec
 
+from grader.goldens.store import FOLDER as GOLDENS
 from grader.results import Visibility
 from grader.sandbox.isolation import KIT, Limits
 
@@ -85,18 +86,20 @@ class Assignment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, dict=T
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything that a grade depends on besides the submission."""
+        """SHA-256 over everything that a grade depends on besides the submission, the goldens in force too."""
         judge = [KIT / "grader" / file for file in ("assignment.py", "results.py", "testing.py")]
         sources = [FOLDER / f"{self.name}.toml", *judge]
         sources += [self.test_file(module, "public") for module in self.modules]
         sources += [self.test_file(module, "hidden") for module in self.modules]
-        for folder in (KIT / self.name, KIT / "grader/sandbox", KIT / "shared_tasks"):
+        for folder in (KIT / self.name, KIT / "grader/sandbox", KIT / "grader/goldens", KIT / "shared_tasks"):
             sources += folder.glob("*.py")
         sources += (KIT / "shared_tasks/models").glob("*.py")
         hashed = hashlib.sha256()
         for source in sorted(sources):
             hashed.update(f"{source.relative_to(KIT)}\0".encode())
             hashed.update(hashlib.sha256(source.read_bytes()).digest())
+        index = GOLDENS / f"{self.name}.json"
+        hashed.update(index.read_bytes() if index.is_file() else b"")
         return hashed.hexdigest()
 
 

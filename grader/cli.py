@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -12,13 +12,22 @@ from typing import Annotated, NoReturn
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from final_project.summary import Record
 from grader import doctor as examination
 from grader import reports
 from grader.assignment import UnusableInput, load_assignment
+from grader.goldens.prepare import DEFAULT_MODEL, Goldens, Prepared, open_subject
 from grader.gradebook import pages
 from grader.gradebook.book import make_book
 from grader.gradebook.gradescope import autograder
@@ -63,6 +72,7 @@ def grade(
         cohort = collect(submissions, wanted)
         times = _times(received)
         out.mkdir(parents=True, exist_ok=True)
+        list(_shown(Goldens(wanted.name).ensure(), f"references of {wanted.name}"))
     except (UnusableInput, isolation.SandboxUnavailable, OSError) as error:
         _refuse(str(error))
     store = Store(out / "grades.sqlite")
@@ -97,6 +107,73 @@ def grade(
     if failures:
         (out / "failures.txt").write_text("\n\n".join(f"{g.submission.slug}\n{g.failure}" for g in failures))
         raise typer.Exit(1)
+
+
+@app.command()
+def prepare(
+    assignment: Annotated[str, typer.Argument(help="The assignment's name: hw1.")],
+    engine: Annotated[str, typer.Option(help="transformers, vllm, or endpoint: a server's address and model.")] = (
+        "transformers"
+    ),
+    model: Annotated[str, typer.Option(help="A course model, a folder, or a name on the hub.")] = DEFAULT_MODEL,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; the engine's own unless told.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Of an endpoint, like http://localhost:8000/v1.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Run the references of an assignment once, and keep what they give for the hidden tests that compare with it.
+
+    Run it again to go on after an interruption: what is there, and depends on nothing that has changed, is kept.
+    """
+    done: list[Prepared] = []
+    try:
+        goldens = Goldens(load_assignment(assignment).name)
+        environment, load = open_subject(engine, model, dtype, base_url)
+        for prepared in _shown(goldens.prepare(environment, load), f"references of {assignment}"):
+            done.append(prepared)
+    except (UnusableInput, OSError) as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        console.print(f"interrupted; {len(done)} results are kept, run the same command again to go on")
+        raise typer.Exit(130) from None
+    rows = [_prepared_row(name, [p for p in done if p.reference == name]) for name in goldens.references]
+    if as_json:
+        print(json.dumps({"environment": msgspec.to_builtins(environment), "references": rows}))
+        return
+    table = Table(*_prepared_row("", []))
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+    computed, kept = (sum(p.computed == computed for p in done) for computed in (True, False))
+    print(f"{computed} computed, {kept} kept, on {engine} {model} in {environment.dtype}")
+
+
+def _prepared_row(name: str, done: list[Prepared]) -> dict[str, str | int | float]:
+    """Say what became of a reference's inputs, how fast the engine was, and how many answers were right."""
+    results = [prepared.result for prepared in done]
+    seconds = sum(result["seconds"] for result in results)
+    verdicts = [r["value"]["correct"] for r in results if isinstance(r.get("value"), dict) and "correct" in r["value"]]
+    return {
+        "reference": name,
+        "computed": sum(prepared.computed for prepared in done),
+        "kept": sum(not prepared.computed for prepared in done),
+        "damaged": sum(prepared.damaged for prepared in done),
+        "left out": sum("unusable" in result for result in results),
+        "seconds": round(seconds, 2),
+        "tokens/s": round(sum(result["generated_tokens"] for result in results) / seconds) if seconds else "",
+        "accuracy": round(sum(verdicts) / len(verdicts), 3) if verdicts else "",
+    }
+
+
+def _shown(prepared: Iterable[Prepared], what: str) -> Iterator[Prepared]:
+    """Pass results on, and show how many there are."""
+    with _progress() as progress:
+        task: TaskID | None = None
+        for one in prepared:
+            if task is None:
+                task = progress.add_task(what, total=one.total)
+            progress.update(task, advance=1, description=f"{what}: {one.reference}")
+            yield one
 
 
 @app.command(name="run-systems")

@@ -19,6 +19,7 @@ import torch
 
 from grader.assignment import Assignment, load_assignment
 from grader.evidence import believed_lines, believed_name
+from grader.goldens.prepare import goldens_in_force
 from grader.results import Outcome, ProblemResult, SubmissionResult, TestResult
 from grader.sandbox.remote import class_interfaces, remote_module
 from grader.sandbox.sandbox import Sandbox
@@ -51,6 +52,7 @@ def grade_cohort(
     Each submission is judged in a process of its own. While `jobs` of them run tests, one more starts its sandbox,
     so that importing torch there costs no waiting.
     """
+    goldens_in_force(assignment.name)
     waiting: list[Submission] = []
     for submission in submissions:
         known = store.get(submission.slug, _key(assignment, submission, received))

@@ -14,6 +14,8 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from grader.assignment import Assignment, Problem
+from grader.goldens.prepare import Goldens, goldens_in_force
+from grader.goldens.store import Corrupt
 from grader.results import Outcome, TestResult, Usage, Visibility
 from grader.sandbox.isolation import KIT
 from grader.sandbox.remote import NoAnswer, Raised
@@ -134,6 +136,20 @@ class _Plugin:
                 if self.wanted(problem, visibility) and not self.shares[problem.id, visibility] and not self.broken:
                     self.broken.append(f"the problem {problem.id} has no {visibility} tests")
         items[:] = [] if self.broken else [item for *_, item in sorted(ranked, key=lambda row: row[:3])]
+
+    @pytest.fixture
+    def golden(self, request: pytest.FixtureRequest) -> list[Any]:
+        """Return what the reference gave that the test's marker names.
+
+        Whoever starts judges has made sure that the goldens are in force.
+        """
+        (name,) = request.node.get_closest_marker("reference").args
+        goldens = Goldens(self.assignment.name) if self.sandbox else goldens_in_force(self.assignment.name)
+        try:
+            return goldens.load(name)
+        except (OSError, KeyError, ValueError, Corrupt) as error:
+            self.broken.append(f"the goldens of {name} cannot be read: {error!r}")
+            raise
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:

@@ -93,7 +93,11 @@ def sliding_window_mask(
 
 
 class SlidingWindowCache:
-    """A cache of the course's transformer that keeps the last `window` positions of each row, in a ring buffer."""
+    """Keeps the last `window` positions of each row, in a ring buffer.
+
+    The course's transformer takes it as `cache`. Its mask is causal and knows no window: it stays within one where
+    positions come one by one; with several new ones at once, whoever attends makes the banded mask.
+    """
 
     def __init__(self, window: int):
         """Begin empty. Raises ValueError unless window >= 1."""

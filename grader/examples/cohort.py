@@ -6,6 +6,7 @@ same bytes.
 """
 
 import csv
+import functools
 import io
 import zipfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from grader.assignment import load_assignment
 from grader.sandbox.isolation import KIT
 
 CHANGES = Path(__file__).parent
@@ -32,15 +34,12 @@ class Student(NamedTuple):
     received: str = "2026-10-15T18:00:00+00:00"
 
 
-def _hw1(others: str, **modules: str) -> dict[str, str]:
-    names = ("scoring", "sampling", "beam_search", "best_first", "controlled", "analysis")
-    return dict.fromkeys(names, others) | modules
+def _all(assignment: str, others: str, **modules: str) -> dict[str, str]:
+    """Return what each module of an assignment starts from."""
+    return dict.fromkeys(load_assignment(assignment).modules, others) | modules
 
 
-def _hw2(others: str, **modules: str) -> dict[str, str]:
-    names = ("reranking", "self_consistency", "mbr", "budget", "refinement", "tree_search", "tools", "debate")
-    return dict.fromkeys(names, others) | modules
-
+_hw1, _hw2, _hw3 = (functools.partial(_all, name) for name in ("hw1", "hw2", "hw3"))
 
 STUDENTS = {
     "hw1": [
@@ -79,13 +78,35 @@ STUDENTS = {
         Student("tony", "a segmentation fault", _hw2("other")),
         Student("mallory", "tries to forge; debate is honest", _hw2("stub", debate="own")),
     ],
+    "hw3": [
+        Student("ada", "full marks, written differently from the reference", _hw3("other"), "folder"),
+        Student("grace", "full marks, the reference", _hw3("own"), "zip in a folder"),
+        Student("hedy", "full marks, written from handout, stubs and public tests", {}),
+        Student("linus", "did caches and did not begin the rest", _hw3("stub", kv_cache="other"), "flat zip"),
+        Student("margaret", "a mistake in each of seven modules", _hw3("own"), "folder"),
+        Student(
+            "edsger",
+            "four mistakes in three modules",
+            dict.fromkeys(("kv_cache", "speculative", "quantization"), "other"),
+            "flat zip",
+        ),
+        Student("barbara", "the stubs, untouched", _hw3("stub")),
+        Student("ken", "imports what is not there", {"attention": "own", "quantization": "other"}),
+        Student("dennis", "a syntax error", {"batching": "own", "quantization": "own"}),
+        Student("alan", "a loop that does not always end", {"speculative": "own"}, "folder"),
+        Student("niklaus", "takes all memory", {"quantization": "own"}),
+        Student("tony", "a segmentation fault", {"attention": "other"}),
+        Student("mallory", "tries to forge; pack_int4 is honest", {"quantization": "stub"}, "folder"),
+    ],
 }
 
 
 def begun(assignment: str, starts: dict[str, str]) -> Files:
     """Return modules, each from a stub or one of the kit's solutions."""
+    # A reference that builds on another one finds that module where a student has it.
+    ours, theirs = f"grader.reference.{assignment}.".encode(), f"{assignment}.".encode()
     return {
-        f"{module}.py": (KIT / SOURCES[start].format(assignment, module)).read_bytes()
+        f"{module}.py": (KIT / SOURCES[start].format(assignment, module)).read_bytes().replace(ours, theirs)
         for module, start in starts.items()
     }
 

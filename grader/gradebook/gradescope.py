@@ -14,6 +14,7 @@ import msgspec
 import torch
 
 from grader.assignment import Assignment, UnusableInput, load_assignment
+from grader.goldens.prepare import goldens_in_force
 from grader.grading import grade
 from grader.release.build import files_in
 from grader.reports import gradescope_results
@@ -53,7 +54,8 @@ def _kit_files(assignment: Assignment) -> list[str]:
     grader = [name for name in files_in("grader") if name.startswith(hidden) or not name.startswith(LEFT_OUT)]
     tests = [hidden + f"test_{module}.py" for module in assignment.modules]
     kept = [name for name in grader if not name.startswith(hidden) or name in tests]
-    return [*NEEDED, *kept, *files_in("shared_tasks"), *files_in(assignment.name)]
+    goldens = [path.relative_to(KIT).as_posix() for path in goldens_in_force(assignment.name).files()]
+    return [*NEEDED, *kept, *goldens, *files_in("shared_tasks"), *files_in(assignment.name)]
 
 
 def judge(assignment: Assignment, folder: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Check your work and pack it: `make submit ID=your-id`, or `python submit.py hw1 --id your-id`.
+"""Check your work and pack it: `make submit ID=your-id`, or `python submit.py HOMEWORK --id your-id`.
 
 Runs the public tests, checks the files as the grader will, and writes your-id.zip. Tests that fail do not stop it:
 unfinished work may be handed in.

@@ -1,8 +1,8 @@
 """The closed data format between judge and worker. Both sides import it; it never unpickles and never evaluates.
 
 On the wire a value is None, a bool, a number, a string, bytes, an array (a list) or a map with one key that says what
-else it is: `tuple`, `set`, `dict`, `tensor`, `record` (a declared dataclass), `object` (owned by the sender) or
-`yours` (an object that the receiver owns).
+else it is: `int` (of more than 64 bits), `tuple`, `set`, `dict`, `tensor`, `record` (a declared dataclass), `object`
+(owned by the sender) or `yours` (an object that the receiver owns).
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ DTYPES = {
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+_INT_BYTES = 1024  # of the largest integer that crosses
 
 pack = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.Decoder().decode
@@ -57,12 +58,12 @@ def to_wire(value: Any, objects: Objects, depth: int = 0) -> Any:
     Raises WireError for a value of another type, or nested too deeply.
     """
     kind = type(value)
-    if kind in _PLAIN:
+    if _is_plain(value):
         return value
     if depth > MAX_DEPTH:
         raise WireError(f"a value nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, list):
-        if kind is list and all(type(item) in _PLAIN for item in value):
+        if kind is list and all(map(_is_plain, value)):
             return value
         return [to_wire(item, objects, depth + 1) for item in value]
     if isinstance(value, tuple):  # torch.Size and named tuples too
@@ -76,11 +77,21 @@ def to_wire(value: Any, objects: Objects, depth: int = 0) -> Any:
         return {"tensor": _tensor_to_wire(value)}
     if kind.__module__ == "numpy" and hasattr(value, "dtype"):
         return to_wire(torch.as_tensor(value) if value.ndim else value.item(), objects, depth + 1)
+    if kind is int:
+        if value.bit_length() >= 8 * _INT_BYTES:
+            raise WireError(f"an integer of more than {_INT_BYTES} bytes")
+        return {"int": value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)}
     plain: Any
     for plain in (int, float, str, bytes):
         if isinstance(value, plain):
-            return plain(value)
+            return to_wire(plain(value), objects, depth + 1)
     return objects.export(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Say whether msgpack holds the value as it is."""
+    kind = type(value)
+    return kind in _PLAIN and (kind is not int or -(1 << 63) <= value < 1 << 64)
 
 
 def from_wire(node: Any, objects: Objects, depth: int = 0) -> Any:
@@ -99,6 +110,8 @@ def from_wire(node: Any, objects: Objects, depth: int = 0) -> Any:
     ((tag, body),) = node.items()
     if tag == "tensor":
         return _tensor_from_wire(body)
+    if tag == "int" and type(body) is bytes and len(body) <= _INT_BYTES:
+        return int.from_bytes(body, "little", signed=True)
     if tag in ("tuple", "set", "dict"):
         return _container(tag, body, objects, depth)
     if not isinstance(tag, str):

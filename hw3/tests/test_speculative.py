@@ -125,7 +125,7 @@ class TestDraftWithNgrams:
 class TestSpeculativeGenerate:
     """The loop."""
 
-    def test_distribution_and_calls(self) -> None:
+    def test_distribution(self) -> None:
         """Draws sequences exactly as the target does, with a bad drafter too."""
         target, small = NgramModel(3, 2, seed=1), NgramModel(3, 2, seed=2)
 

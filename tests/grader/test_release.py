@@ -1,11 +1,16 @@
 """What students get: all that they need, and nothing that is the staff's."""
 
+import ast
+import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -128,6 +133,41 @@ def test_the_same_kit_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         release(load_assignment("hw1"), tmp_path / f"{name}.tar.gz")
     assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_links_lead_to_what_is_in_it(assignment: str) -> None:
+    """A relative link in a document of the archive leads to a file of the archive."""
+    files = contents(load_assignment(assignment))
+    for name in (name for name in files if name.endswith(".md")):
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", files[name].decode()):
+            path = os.path.normpath(os.path.join(os.path.dirname(name), target))
+            assert any(file == path or file.startswith(path + "/") for file in files), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_what_it_imports_is_installed_with_it(assignment: str) -> None:
+    """Packages that a file imports are required by the archive, or by what it requires; Triton is optional."""
+    files = contents(load_assignment(assignment))
+    project = tomllib.loads(files["pyproject.toml"].decode())["project"]
+    required = [re.split(r"[^\w.-]", name)[0] for name in project["dependencies"]]
+    distributions = set()
+    while required:
+        name = re.sub(r"[-_.]+", "-", required.pop()).lower()
+        if name not in distributions:
+            distributions.add(name)
+            with contextlib.suppress(PackageNotFoundError):
+                needed = requires(name) or []
+                required += [re.split(r"[^\w.-]", line)[0] for line in needed if "extra ==" not in line]
+    own = {name.split("/")[0].removesuffix(".py") for name in files} | {"triton"}
+    where = packages_distributions()
+    for name in (name for name in files if name.endswith(".py")):
+        for node in ast.walk(ast.parse(files[name])):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imported += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for package in {module.split(".")[0] for module in imported} - own - sys.stdlib_module_names:
+                found = {re.sub(r"[-_.]+", "-", one).lower() for one in where.get(package, [])}
+                assert found & distributions, f"{name} imports {package}, which the archive does not require"
 
 
 def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:

@@ -144,6 +144,12 @@ def sequence_logprobs__changes_input(model: LanguageModel, sequences: list[list[
 # conditional_logprobs
 
 
+def conditional_logprobs__tokens_in_bytes(model: LanguageModel, prompts: Sequences, continuations: Sequences) -> Scores:
+    """Keeps token ids in eight bits, which no small vocabulary minds."""
+    small = [torch.tensor(tokens).to(torch.uint8).tolist() for tokens in continuations]
+    return scoring.conditional_logprobs(model, prompts, small)
+
+
 def conditional_logprobs__joint(model: LanguageModel, prompts: Sequences, continuations: Sequences) -> Scores:
     """Scores the prompt too."""
     pairs = zip(prompts, continuations, strict=True)

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 import pytest
 import torch
 
+from grader.goldens.near_ties import is_greedy
+from grader.goldens.recording import RecordedModel
+from grader.goldens.tolerances import ARITHMETIC
 from hw1 import beam_search as search
 from shared_tasks.checks import assert_close, assert_equal
 from shared_tasks.models.language_model import CountingModel, LanguageModel
@@ -226,6 +229,18 @@ class TestGreedySearch:
         for max_tokens in (0, -1):
             assert_refused(lambda n=max_tokens: search.greedy_search(forced, x, max_tokens=n))
 
+    @pytest.mark.reference("greedy")
+    def test_real_model(self, golden):
+        """On a real model every token is the most probable one too; of nearly equal ones either is right.
+
+        With a thousand tokens and more to choose from, look at how the most probable one is found.
+        """
+        for case in golden:
+            model = RecordedModel(case["recording"])
+            tokens = list(search.greedy_search(model, case["x"], max_tokens=case["max_tokens"]))
+            if not is_greedy(model, case["x"], tokens, case["max_tokens"], ARITHMETIC):
+                assert_equal(tokens, case["tokens"], f"the continuation of {case['x']}")
+
 
 class TestScoreBound:
     """What a running continuation can still reach."""
@@ -373,6 +388,20 @@ class TestBeamSearch:
         for num_beams, max_tokens in ((0, 5), (-2, 5), (3, 0), (3, -1)):
             settings = {"num_beams": num_beams, "max_tokens": max_tokens}
             assert_refused(lambda s=settings: search.beam_search(inner, x, **s))
+
+    @pytest.mark.reference("beams")
+    def test_real_model(self, golden):
+        """Finds the continuations of a real model, where every beam has a thousand candidates and more.
+
+        Candidates of all beams compete: keep the best of them all, not some of each.
+        """
+        for case in golden:
+            model = RecordedModel(case["recording"])
+            found = search.beam_search(model, case["x"], **case["settings"])
+            expected = [(logprob, tuple(tokens)) for tokens, logprob, _ in case["found"]]
+            what = f"the continuations of {case['x']} with {case['settings']}"
+            assert_hypotheses(found, expected, case["settings"]["length_penalty"], what)
+            assert_equal(model.strayed, 0, "the number of contexts that nothing asks for")
 
 
 class TestDiverseBeamSearch:

@@ -8,9 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from grader.goldens.recording import RecordedModel, ScriptedDraws
+from grader.goldens.tolerances import ARITHMETIC
 from hw1 import sampling
 from shared_tasks.checks import assert_close, assert_equal, assert_same_distribution
+from shared_tasks.models.engine import SamplingParams
 from shared_tasks.models.language_model import CountingModel, LanguageModel
+from shared_tasks.models.next_token import probabilities
 from shared_tasks.models.randomness import Randomness, ScriptedNoise, TorchRandomness, enumerate_outcomes
 from shared_tasks.models.toy import NgramModel, PositionModel, TableModel, enumerate_sequences
 
@@ -843,6 +847,24 @@ class TestGenerate:
         assert_equal(sampling.generate(model, x, max_tokens=0, rng=TorchRandomness(0)), [[], [], []], "no continuation")
         assert_equal(model.calls, 0, "the number of model calls for max_tokens 0")
         assert_refused(lambda: sampling.generate(CHAIN, x, max_tokens=-1, rng=TorchRandomness(0)))
+
+    @pytest.mark.reference("sampled")
+    def test_real_model(self, golden):
+        """On a real model too, every token is drawn from the softmax of what the filters return, over all tokens.
+
+        Keep every token that the filters keep: with a thousand tokens and more, the improbable ones have weight.
+        """
+        for case in golden:
+            model, rng = RecordedModel(case["recording"]), ScriptedDraws(case["script"])
+            params = SamplingParams(**dict(case["filters"]))
+            cut = lambda z, params=params: probabilities(z, [params] * len(z)).log()  # noqa: E731
+            y = sampling.generate(
+                model, case["x"], max_tokens=case["max_tokens"], rng=rng, filters=[cut] if case["filters"] else []
+            )
+            assert_equal(y, case["y"], "the continuations")
+            for step, (actual, expected) in enumerate(zip(rng.probs, case["probs"], strict=True)):
+                what = f"the distribution of draw {step} after the filters {case['filters']}"
+                assert_close(actual, expected, ARITHMETIC, what)
 
 
 def assert_refused(call: Callable[[], object]) -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from grader.goldens.recording import RecordedModel
+from grader.goldens.tolerances import ARITHMETIC
 from hw1 import scoring
 from shared_tasks.checks import assert_close, assert_equal
 from shared_tasks.models.language_model import CountingModel, LanguageModel
@@ -186,6 +188,17 @@ class TestConditionalLogprobs:
         assert_close(actual, expected, TOLERANCE, "log P(y | x)")
         assert_equal(prompts, [[1, 2], [3]], "the prompts after the call")
         assert_equal(continuations, [[3, 1], [2, 2, 0]], "the continuations after the call")
+
+    @pytest.mark.reference("log_probabilities")
+    def test_real_model(self, golden) -> None:
+        """Gives texts their log-probabilities under a real model, with a vocabulary of more than a thousand tokens.
+
+        Check that token ids of any size arrive at the model as they are.
+        """
+        model = RecordedModel(*(case["recording"] for case in golden))
+        actual = scoring.conditional_logprobs(model, [case["x"] for case in golden], [case["y"] for case in golden])
+        assert_close(actual, numbers(*(case["logprob"] for case in golden)), ARITHMETIC, "log P(y | x) of texts")
+        assert_equal(model.strayed, 0, "the number of contexts that nothing asks for")
 
 
 class TestPerplexity:

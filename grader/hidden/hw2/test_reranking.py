@@ -6,9 +6,12 @@ import itertools
 import math
 from collections.abc import Callable
 
+import msgspec
 import pytest
 import torch
 
+from grader.goldens.recording import RecordedEngine
+from grader.goldens.tolerances import ARITHMETIC
 from hw2 import reranking
 from shared_tasks.checks import assert_close, assert_equal, assert_same_distribution
 from shared_tasks.models.engine import Completion, SamplingParams
@@ -21,6 +24,11 @@ TOLERANCE = 1e-5  # wide enough for a solution that computes in float32
 def completion(text: str, *logprobs: float) -> Completion:
     """Return a completion with these log-probabilities of its tokens."""
     return Completion(text, list(range(len(logprobs))), list(logprobs), "stop")
+
+
+def mean_logprob(x: str, candidates: list[Completion]) -> list[float]:
+    """Be a reranker."""
+    return [candidate.cumulative_logprob / len(candidate.logprobs) for candidate in candidates]
 
 
 def chooses(model: ScriptedEngine, scores: list[float]) -> str:
@@ -88,6 +96,18 @@ class TestGenerateAndRerank:
             with pytest.raises(ValueError):
                 reranking.generate_and_rerank(model, lambda x, ys, s=scores: s, count, "x")
 
+    @pytest.mark.reference("best_of_n")
+    def test_real_model(self, golden) -> None:
+        """Keeps the best sample of a real model by mean log-probability; of nearly equal ones either is right.
+
+        Real samples are alike: compare their scores, not what they say.
+        """
+        for case in golden:
+            model, params = RecordedEngine(case["recording"]), msgspec.convert(case["params"], SamplingParams)
+            best = reranking.generate_and_rerank(model, mean_logprob, case["n"], case["prompt"], params)
+            assert_close(mean_logprob("", [best])[0], case["score"], ARITHMETIC, "the score of the sample that is kept")
+            assert_equal(model.strayed, 0, "the number of requests that nothing asks for")
+
 
 class TestLogprobScores:
     """Sum and mean log-probability."""
@@ -145,6 +165,19 @@ class TestLikelihoodScores:
         assert_close(torch.tensor(scores), [-float(len(t)) for t in texts], TOLERANCE, f"scores of {texts}")
         assert_equal(len(model.scored), 1, "the number of calls")
         assert_equal(sorted(model.scored[0]), sorted(("x", t) for t in set(texts)), "the pairs scored")
+
+    @pytest.mark.reference("likelihoods")
+    def test_real_model(self, golden) -> None:
+        """Gives samples the log-likelihoods that a real model finds when it reads them.
+
+        Reading a text may split it into other tokens than writing it did: ask the model.
+        """
+        for case in golden:
+            model = RecordedEngine(case["recording"])
+            candidates = msgspec.convert(case["candidates"], list[Completion])
+            scores = reranking.likelihood_scores(model, case["prompt"], candidates)
+            assert_close(torch.tensor(scores), case["scores"], ARITHMETIC, "the scores of samples")
+            assert_equal(model.strayed, 0, "the number of requests that nothing asks for")
 
 
 class TestRewardScores:

@@ -5,10 +5,13 @@
 import math
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
+from grader.goldens.recording import RecordedEngine
 from hw2 import self_consistency
 from shared_tasks.checks import assert_equal, assert_same_distribution
+from shared_tasks.metrics.numbers import extract_number
 from shared_tasks.models.engine import Completion, SamplingParams
 from shared_tasks.models.scripted import ScriptedEngine
 
@@ -222,6 +225,24 @@ class TestSelfConsistency:
         assert_equal(model.calls, [["one two three"]], "the prompts of each call")
         wanted = SamplingParams(n=32, temperature=0.8, top_p=0.95, max_tokens=11, stop=("!",), seed=4)
         assert_equal(model.params, [wanted], "the sampling parameters")
+
+    @pytest.mark.reference("votes")
+    def test_real_model(self, golden) -> None:
+        """On problems and samples of a real model, every vote comes out as it should.
+
+        Real samples are long, alike, cut off, or without an answer: count them all.
+        """
+
+        def final_answer(text: str) -> str | None:
+            number = extract_number(text) if "####" in text else None
+            return None if number is None else str(number)
+
+        for case in golden:
+            model, params = RecordedEngine(case["recording"]), msgspec.convert(case["params"], SamplingParams)
+            vote = self_consistency.self_consistency(model, case["prompt"], final_answer, case["n"], params)
+            found = [vote.answer, dict(vote.counts), vote.samples]
+            assert_equal(found, case["vote"], "answer, counts and samples of a vote")
+            assert_equal(model.strayed, 0, "the number of requests that nothing asks for")
 
 
 class TestIsDecided:

@@ -551,6 +551,15 @@ class PagedCache__positions_of_the_pool(PagedCache):
         self._key_positions = torch.arange(self._key_positions.shape[1]).expand(len(positions), -1)
 
 
+class PagedCache__positions_in_a_byte(PagedCache):
+    """Keeps positions in eight bits, which no short sequence minds."""
+
+    def update(self, layer, keys, values, positions):
+        """Return positions from -128 to 127."""
+        all_keys, all_values, key_positions = super().update(layer, keys, values, positions)
+        return all_keys, all_values, key_positions.to(torch.int8).long()
+
+
 class PagedCache__ignores_the_selection(PagedCache):
     """Takes the rows for the sequences in the order of their numbers."""
 

@@ -1,12 +1,14 @@
 """Hidden tests of hw3.kv_cache."""
 
+import itertools
 import random
 
 import pytest
 import torch
 
+from grader.goldens.near_ties import ends_right, takes_best
 from hw3 import kv_cache
-from hw3.transformer import Config, Transformer
+from hw3.transformer import Config, Transformer, load_transformer
 from shared_tasks.checks import assert_close, assert_equal
 
 LAYERS, KV_HEADS, HEAD_DIM, VOCAB = 3, 2, 6, 48
@@ -88,6 +90,20 @@ def assert_refused(function, *arguments, error=ValueError):
     """Fail unless the call raises the error."""
     with pytest.raises(error):
         function(*arguments)
+
+
+def assert_real_logprobs(cache, case):
+    """Fail unless a real text, in chunks through an empty cache, has the log-probabilities that an engine told."""
+    model, tokens = load_transformer(case["model"]), case["tokens"]
+    begins = [0, 70, 71, 72, 140, 141, len(tokens) - 1]
+    assert begins == sorted(begins), f"expected a text of more than 141 tokens, got {len(tokens)}"
+    chunks = [
+        model(torch.tensor([tokens[begin:end]]), torch.arange(begin, end)[None], cache)[0]
+        for begin, end in itertools.pairwise(begins)
+    ]
+    expected = case["logprobs"]
+    actual = torch.cat(chunks).log_softmax(-1)[range(len(tokens) - 1), tokens[1:]][-len(expected) :]
+    assert_close(actual, expected, case["tolerance"], "the log-probabilities of a real text")
 
 
 class TestContiguousCache:
@@ -186,6 +202,17 @@ class TestContiguousCache:
         for row, length in ((0, 3), (1, 2), (0, -1)):
             assert_refused(cache.truncate, row, length)
         cache.update(0, keys, values, torch.tensor([[2, 3], [1, 2]]))
+
+    @pytest.mark.reference("token_logprobs")
+    def test_real_model(self, golden):
+        """A long text in chunks has the log-probabilities that another implementation of a real model gives it.
+
+        Keys and values must come back as they were given, in every layer and at every position.
+        """
+        for case in golden:
+            config = load_transformer(case["model"]).config
+            shape = (config.num_hidden_layers, 1, 256, config.num_key_value_heads, config.head_dim)
+            assert_real_logprobs(kv_cache.ContiguousCache(*shape), case)
 
 
 class TestPadChunks:
@@ -320,6 +347,29 @@ class TestGenerate:
         """
         assert_refused(self.run, model, [[1], []], 3, 0)
         assert_refused(self.run, model, [[1]], 0, 0)
+
+    @pytest.mark.reference("decoded")
+    def test_real_model(self, golden):
+        """Continues texts as a real model does, alone and in a batch; of nearly equal tokens either is right.
+
+        Look at the positions of the shorter rows, and at where each row ends.
+        """
+        model = load_transformer(golden[0]["model"])
+        for cases in (*([case] for case in golden), golden):
+            generated = kv_cache.generate(
+                model,
+                Handle(),
+                [case["prompt"] for case in cases],
+                max_tokens=cases[0]["max_tokens"],
+                eos_token_id=cases[0]["eos_token_id"],
+            )
+            for case, tokens in zip(cases, generated, strict=True):
+                what = f"the continuation of {case['prompt']}"
+                if not ends_right(tokens, case["max_tokens"], case["eos_token_id"]):
+                    assert_equal(tokens, case["tokens"], what)
+                logits = model(torch.tensor([case["prompt"] + tokens]))[0, len(case["prompt"]) - 1 : -1]
+                if not takes_best(logits, tokens, case["tolerance"]):
+                    assert_equal(tokens, case["tokens"], what)
 
 
 class TestBlockAllocator:
@@ -793,3 +843,16 @@ class TestPagedCache:
         both, others = marked(2, 1)
         assert_refused(cache.update, 0, both, others, torch.tensor([[0], [0]]))
         assert_equal(cache.length(1), 0, "length after refused updates")
+
+    @pytest.mark.reference("token_logprobs")
+    def test_real_model(self, golden):
+        """A long text in chunks has the log-probabilities that another implementation of a real model gives it.
+
+        Positions and block numbers of any size must come back as they are.
+        """
+        for case in golden:
+            config = load_transformer(case["model"]).config
+            cache = kv_cache.PagedCache(config.num_hidden_layers, 40, 16, config.num_key_value_heads, config.head_dim)
+            cache.add(4, case["tokens"])
+            cache.select([4])
+            assert_real_logprobs(cache, case)

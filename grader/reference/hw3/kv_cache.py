@@ -326,8 +326,8 @@ class PagedCache:
     def add(self, sequence: int, tokens: Sequence[int]) -> int:
         """Begin a sequence; return of how many of its first tokens the keys and values are here already.
 
-        They are full blocks of earlier sequences that began alike, and never cover all of `tokens`. Raises ValueError
-        for a sequence that is here already.
+        They are full blocks of earlier sequences that began alike, and never cover all of `tokens`, which are looked up
+        here and not kept. Raises ValueError for a sequence that is here already.
         """
         self._refuse_known(sequence)
         self._tables[sequence] = self._prefixes.match(tokens)

@@ -1,0 +1,2 @@
+def serve(requests, add, forward, sample, free, **limits)
+    return {}
