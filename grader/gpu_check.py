@@ -1,8 +1,8 @@
 """Everything that a GPU changes, checked on the GPU of this machine: `make gpu-check`, or
 `python -m grader.gpu_check --out FOLDER`.
 
-The engines' tests, the Triton problem, the references' work on both engines, and a load test with vLLM's own server; a
-report with the date, the machine, and the outcome and output of each goes to the folder. Without `--out` it only says
+The engines' tests, the Triton problem, the references on vLLM, their work on both engines, and a load test with vLLM's
+own server; a report with the date, the machine, and the outcome and output of each goes to the folder. Without `--out` it only says
 which GPU there is.
 """
 
@@ -48,7 +48,11 @@ def parts(out: Path) -> list[Part]:
         Part("Engines", ["-m", "pytest", "-q", engines]),
         Part("Judge's shared engine", ["-m", "pytest", "-q", "tests/grader/test_vllm.py"]),
         Part("Triton problem", ["-m", "pytest", "-q", "tests/grader/test_triton.py"]),
-        Part("References on both engines", ["-m", "benchmarks.engines"]),
+        *(
+            Part(f"References of {homework}", ["-m", "grader.cli", "prepare", homework, "--engine", "vllm"])
+            for homework in ("hw1", "hw2", "hw3")
+        ),
+        Part("References' work on both engines", ["-m", "benchmarks.engines"]),
         Part("Load test", ["-m", "grader.cli", *load_test]),
     ]
 
