@@ -2,8 +2,8 @@
 `python -m grader.gpu_check --out FOLDER`.
 
 The engines' tests, the Triton problem, the references on vLLM, their work on both engines, and a load test with vLLM's
-own server; a report with the date, the machine, and the outcome and output of each goes to the folder. Without `--out` it only says
-which GPU there is.
+own server. A report with the date, the machine, and the outcome and output of each goes to the folder. Without `--out`
+it only says which GPU there is.
 """
 
 import argparse
