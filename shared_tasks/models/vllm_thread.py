@@ -5,6 +5,7 @@ import itertools
 import os
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future
@@ -218,7 +219,8 @@ def _load(options: dict[str, Any]) -> Any:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
 
-    with _turn:
+    with _turn, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what vLLM uses of torch, and nothing that its user could change
         llm = LLM(**options)
         _engines.append(llm)
     return llm
