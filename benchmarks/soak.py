@@ -26,7 +26,7 @@ async def storm(url: str, model: str, seed: int, requests: int) -> Counter[int]:
     rng = random.Random(seed)
     statuses: Counter[int] = Counter()
     places = asyncio.Semaphore(IN_FLIGHT)
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=IN_FLIGHT)) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=IN_FLIGHT)) as client:
 
         async def send(kind: str, body: dict[str, Any], content: bytes) -> None:
             async with places:

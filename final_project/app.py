@@ -47,7 +47,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorResponse, "description": "The prompt leaves no room in the model's window"},
     429: {"model": ErrorResponse, "description": "The server is full; try again after Retry-After"},
     500: {"model": ErrorResponse, "description": "The engine has failed"},
-    503: {"model": ErrorResponse, "description": "The server is going away"},
 }
 
 
@@ -124,7 +123,7 @@ def create_app(engine: interface.Engine, model: ServedModel, max_sequences: int 
     async def fail(request: Request, error: Exception) -> Response:
         return await refuse(request, APIError(500, "an error of the server; its log says more"))
 
-    @app.get("/health", responses={503: REFUSALS[503]})
+    @app.get("/health", responses={503: REFUSALS[500]})
     async def health() -> dict[str, str]:
         """Say whether requests can be answered."""
         if runner.failed:

@@ -53,16 +53,19 @@ class LatePolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return max(0.0, 1.0 - self.deduction_per_day * days) if days <= self.accepted_days else 0.0
 
 
+NOTHING = Limits(*[0] * len(Limits.__struct_fields__))
+
+
 class Assignment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, dict=True):
     """What is graded, and how."""
 
     name: str  # also the folder and package that students fill in: "hw1"
     title: str
-    packages: list[str]  # distributions that a submission may import, with what they require
-    kit: list[str]  # files of the kit that a submission may import
-    limits: Limits
     late: LatePolicy
-    problems: list[Problem]
+    packages: list[str] = []  # distributions that a submission may import, with what they require
+    kit: list[str] = []  # files of the kit that a submission may import
+    limits: Limits = NOTHING
+    problems: list[Problem] = []  # none where tests do not grade it: the final project
 
     @cached_property
     def modules(self) -> list[str]:

@@ -32,6 +32,11 @@ from grader.gradebook import pages
 from grader.gradebook.book import make_book
 from grader.gradebook.gradescope import autograder
 from grader.grading import Graded, grade_cohort
+from grader.leaderboard.entries import submit, submit_baselines
+from grader.leaderboard.judge import Judge
+from grader.leaderboard.page import write_boards
+from grader.leaderboard.queue import SPLITS, Entry, Evaluation, Queue, Track, alone, work
+from grader.leaderboard.rules import load_rules
 from grader.release import build
 from grader.results import SubmissionResult
 from grader.sandbox import isolation
@@ -53,6 +58,8 @@ from grader.systems import (
 )
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Grade submissions in a sandbox.")
+leaderboard = typer.Typer(no_args_is_help=True, help="Keep a leaderboard: enter submissions, evaluate them, build it.")
+app.add_typer(leaderboard, name="leaderboard")
 console = Console(stderr=True)
 
 
@@ -340,6 +347,114 @@ def serve_test(
         print(index or "nothing was measured")
     if refused:
         raise typer.Exit(1)
+
+
+BoardFolder = Annotated[Path, typer.Option("--board", help="The board's folder; rules: its leaderboard.toml, if any.")]
+
+
+@leaderboard.command(name="submit")
+def submit_command(
+    submissions: Annotated[
+        list[Path], typer.Argument(help="Folders and zips with a system.py or serve.toml, one each.")
+    ],
+    board: BoardFolder,
+    student: Annotated[str | None, typer.Option(help="The login; the name of the folder or zip unless told.")] = None,
+    received: Annotated[str | None, typer.Option(help="When it was handed in, ISO 8601; now unless told.")] = None,
+    baseline: Annotated[bool, typer.Option(help="Enter it as a baseline, without a daily limit.")] = False,
+    track: Annotated[Track | None, typer.Option(help="Which one, where a submission has files of both.")] = None,
+) -> None:
+    """Put submissions into the queue; the same files again are the entry that they were."""
+    refused = False
+    try:
+        if student is not None and len(submissions) > 1:
+            raise UnusableInput("--student names who handed in one submission; give one")
+        now = datetime.fromisoformat(received) if received else datetime.now(UTC)
+        board.mkdir(parents=True, exist_ok=True)
+        rules = load_rules(board)
+        with Queue(board / "leaderboard.sqlite") as queue:
+            for one in submissions:
+                name = student or (one.stem if one.is_file() else one.resolve().name)
+                try:
+                    entry, new = submit(
+                        queue, board, rules, one, name, now, "baseline" if baseline else "student", track
+                    )
+                    print(f"{name}: {'entered' if new else 'is already'} entry {entry.id}, {entry.track}")
+                except Refused as reason:
+                    refused = True
+                    console.print(f"[red]refused:[/] {_plain(name)}: {_plain(str(reason))}", highlight=False)
+    except (UnusableInput, OSError, ValueError) as error:
+        _refuse(str(error))
+    if refused:
+        raise typer.Exit(1)
+
+
+@leaderboard.command(name="run")
+def run_command(
+    board: BoardFolder,
+    split: Annotated[
+        str | None, typer.Option(help="dev_test or hidden; first one, then the other, unless told.")
+    ] = None,
+    again: Annotated[list[int] | None, typer.Option(help="The number of an entry to measure anew.")] = None,
+) -> None:
+    """Evaluate what is in the queue, and the kit's own servers; run again after an interruption to go on."""
+    try:
+        if split not in (None, *SPLITS):
+            raise UnusableInput(f"no split {split!r}; there are: {', '.join(SPLITS)}")
+        splits = [split] if split else list(SPLITS)
+        isolation.check()
+        board.mkdir(parents=True, exist_ok=True)
+        rules = load_rules(board)
+        with alone(board), Queue(board / "leaderboard.sqlite") as queue, _progress() as progress:
+            submit_baselines(queue, rules, datetime.now(UTC))
+            renewed = [(queue.again(number, name), name) for number in again or [] for name in splits]
+            waiting = sum(one.state in ("queued", "running") for name in splits for one in queue.evaluations(name))
+            task = progress.add_task("evaluating", total=waiting)
+
+            def on_start(name: str, total: int) -> Callable[[Record], None]:
+                requests = progress.add_task(_plain(name), total=total)
+                return lambda record: progress.advance(requests)
+
+            def on_run(entry: Entry, what: str) -> None:
+                progress.update(task, description=f"entry {entry.id}, {what}")
+
+            def on_end(evaluation: Evaluation, reason: str) -> None:
+                outcome = f"failed: {_plain(reason)}" if reason else "done"
+                entry = evaluation.entry
+                console.print(f"entry {entry.id} ({_plain(entry.student)}) on {evaluation.split}: {outcome}")
+                progress.advance(task)
+
+            judge = Judge(board, rules, on_start, on_run)
+            try:
+                for entry, name in renewed:
+                    judge.forget(entry, name)
+                troubles = work(queue, judge.evaluate, judge.conditions, splits, on_end)
+            finally:
+                judge.close()
+    except (UnusableInput, isolation.SandboxUnavailable, OSError, ValueError) as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        console.print("interrupted; run the same command again to go on")
+        raise typer.Exit(130) from None
+    for trouble in troubles:
+        reason = f"entry {trouble.evaluation.entry.id} on {trouble.evaluation.split}: {trouble.error!r}"
+        console.print(f"[red]the judge failed:[/] {_plain(reason)}; it is in the queue again", highlight=False)
+    if troubles:
+        raise typer.Exit(1)
+
+
+@leaderboard.command(name="build")
+def build_command(board: BoardFolder) -> None:
+    """Write the public board, of dev-test, and the staff's, of the hidden split, as pages and CSV."""
+    try:
+        rules = load_rules(board)
+        if not (board / "leaderboard.sqlite").exists():
+            raise UnusableInput(f"{board} is no board yet; enter something with `grader leaderboard submit`")
+        with Queue(board / "leaderboard.sqlite") as queue:
+            generated = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+            for file in write_boards(queue, board, rules, generated):
+                print(file)
+    except (UnusableInput, OSError) as error:
+        _refuse(str(error))
 
 
 @app.command()

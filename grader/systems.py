@@ -24,6 +24,7 @@ from grader.sandbox.remote import NoAnswer, RemoteFunction, class_interfaces
 from grader.sandbox.sandbox import Sandbox
 from grader.shared_engine import EngineStopped, SharedEngine
 from grader.submissions import Submission
+from shared_tasks.metrics.diversity import distinct_n
 from shared_tasks.metrics.statistics import standard_error
 from shared_tasks.models.metered import MeteredEngine
 from shared_tasks.tasks.loading import load
@@ -74,7 +75,9 @@ class TaskScore(msgspec.Struct):
     questions: int
     unanswered: int
     scores: list[float]
-    """Of each question, in the order of the split."""
+    """Of each question, in the order in which they are asked."""
+    distinct_2: float
+    """The share of different pairs of words among all that the answers have."""
 
 
 class SystemResult(msgspec.Struct):
@@ -92,6 +95,8 @@ class SystemResult(msgspec.Struct):
     prompt_tokens: int = 0
     generated_tokens: int = 0
     seconds: float = 0.0
+    call_seconds: list[float] = []
+    """Of each call, in order."""
     reasons: list[str] = []
     """What went wrong, each once."""
 
@@ -130,6 +135,11 @@ class SystemStore:
             transaction.execute("DELETE FROM batch WHERE slug = ? AND key != ?", (slug, key))
             row = (slug, key, number, msgspec.json.encode(result).decode())
             transaction.execute("INSERT OR REPLACE INTO batch VALUES (?, ?, ?, ?)", row)
+
+    def forget(self, beginning: str) -> None:
+        """Drop the calls of all slugs that begin so."""
+        with self._turn, self._connection as transaction:
+            transaction.execute("DELETE FROM batch WHERE substr(slug, 1, ?) = ?", (len(beginning), beginning))
 
     def close(self) -> None:
         """Close the file."""
@@ -293,14 +303,22 @@ def _result(
 ) -> SystemResult:
     result = SystemResult(submission.name, submission.slug, submission.digest)
     worth: dict[str, list[float]] = {task: [] for task in TASKS}
-    unanswered = dict.fromkeys(TASKS, 0)
+    texts: dict[str, list[str]] = {task: [] for task in TASKS}
     for number, batch in enumerate(batches):
         answers = done[number].answers if number in done else [None] * len(batch)
         for question, text in zip(batch, answers, strict=True):
             worth[question.task.name].append(0.0 if text is None else _score(question, text))
-            unanswered[question.task.name] += text is None
+            if text is not None:
+                texts[question.task.name].append(text)
     result.tasks = {
-        task: TaskScore(mean(scores), standard_error(scores), len(scores), unanswered[task], scores)
+        task: TaskScore(
+            accuracy=mean(scores),
+            standard_error=standard_error(scores),
+            questions=len(scores),
+            unanswered=len(scores) - len(texts[task]),
+            scores=scores,
+            distinct_2=distinct_n(texts[task], 2),
+        )
         for task, scores in worth.items()
     }
     result.accuracy = mean(task.accuracy for task in result.tasks.values())
@@ -309,7 +327,8 @@ def _result(
     result.prompt_tokens = sum(one.prompt_tokens for one in ran)
     result.generated_tokens = sum(one.generated_tokens for one in ran)
     result.tokens_per_question = (result.prompt_tokens + result.generated_tokens) / sum(map(len, batches))
-    result.seconds = round(sum(one.seconds for one in ran), 3)
+    result.call_seconds = [one.seconds for one in ran]
+    result.seconds = round(sum(result.call_seconds), 3)
     result.reasons = list(dict.fromkeys(one.reason for one in ran if one.reason))
     if any(one.ended for one in ran) and len(ran) < len(batches):
         result.reasons.append(f"after that it was not called again; {len(batches) - len(ran)} calls are missing")

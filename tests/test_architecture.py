@@ -47,7 +47,9 @@ def test_the_grader_imports_no_homework() -> None:
     for file in (KIT / "grader").rglob("*.py"):
         place = file.relative_to(KIT / "grader").parts[0]
         if place not in ("hidden", "examples"):
-            given = {"reference": GIVEN, "serving": LOAD_TEST, "cli.py": LOAD_TEST}.get(place, set())
+            given = {"reference": GIVEN, "serving": LOAD_TEST, "leaderboard": LOAD_TEST, "cli.py": LOAD_TEST}.get(
+                place, set()
+            )
             assert kit_imports(file, given) <= {"shared_tasks", "grader"}, file
 
 

@@ -9,6 +9,7 @@ import ast
 import gzip
 import io
 import json
+import re
 import tarfile
 import tomllib
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ import jinja2
 
 from grader import submissions
 from grader.assignment import Assignment, UnusableInput
-from grader.sandbox.isolation import KIT
+from grader.sandbox.isolation import KIT, package_paths
+from grader.serving.judge import hidden_questions
+from grader.serving.rules import load_configuration
 
 FOLDER = Path(__file__).parent
 AS_THEY_ARE = ["LICENSE", "constraints.txt", "docs/student_guide.md"]
@@ -64,7 +67,11 @@ def contents(assignment: Assignment) -> dict[str, bytes]:
 
 
 def leaks(files: dict[str, bytes]) -> list[str]:
-    """Return which functions of references and hidden tests stand, line by line, in a file of the archive."""
+    """Return what of the staff's is in the archive.
+
+    These are functions of references and hidden tests that stand line by line in a file, and files with questions of
+    the hidden split, as a trace or a load test's records have them.
+    """
     secrets = {
         (path.relative_to(KIT).as_posix(), function): lines
         for place in ("reference", "hidden")
@@ -79,7 +86,21 @@ def leaks(files: dict[str, bytes]) -> list[str]:
             found += [
                 f"{function} of {path} in {name}" for (path, function), lines in secrets.items() if lines <= there
             ]
-    return found
+    hidden = hidden_questions()
+    return found + [f"hidden questions in {name}" for name, data in files.items() if hidden & _strings(data)]
+
+
+def _strings(data: bytes) -> set[str]:
+    """Return what stands between quotes in a file, read as JSON."""
+    quoted = re.findall(rb'"(?:[^"\\\n]|\\.)*"', data)
+    return {text for one in quoted if isinstance(text := _as_json(one), str)}
+
+
+def _as_json(data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
 
 
 def _functions(source: str) -> Iterator[tuple[str, set[str]]]:
@@ -118,11 +139,25 @@ def _facts(assignment: Assignment, folders: list[str]) -> dict[str, Any]:
 
 def _rules(assignment: Assignment) -> dict[str, Any]:
     """Return what a submission is checked for before it is handed in: what intake and sandbox will hold it to."""
-    return {
+    rules = {
         "assignment": assignment.name,
+        "files": ["*.py", "*.md", "*.toml"],
+        "required": [f"{module}.py" for module in assignment.modules],
         "modules": assignment.modules,
         "packages": assignment.packages,
-        "kit": assignment.kit,
         "max_files": submissions.MAX_FILES,
         "max_bytes": submissions.MAX_BYTES,
+    }
+    return rules if assignment.problems else rules | _rules_under_load()
+
+
+def _rules_under_load() -> dict[str, Any]:
+    """Return what else holds for a server: all of its folder is handed in, and of it serve.toml is needed."""
+    test = load_configuration()
+    installed = {Path(name).stem for _, name in package_paths(tuple(test.packages)) if not name.endswith(".dist-info")}
+    return {
+        "files": ["*"],
+        "required": ["serve.toml"],
+        "packages": sorted(installed),
+        "max_bytes": test.limits.submission_bytes,
     }

@@ -31,7 +31,7 @@ def main() -> None:
             f"error: expected a student id of letters, digits, dots and dashes, got {asked.id!r}: make submit ID=..."
         )
     folder = HERE / rules["assignment"]
-    files = files_of(folder)
+    files = files_of(folder, rules)
     problems = [*refusals(folder, files, rules), *(line for path in files for line in faults(path, rules))]
     if problems:
         sys.exit("\n".join(f"error: {line}" for line in problems))
@@ -41,14 +41,15 @@ def main() -> None:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         for path in files:
             archive.write(path, path.relative_to(HERE).as_posix())
-    begun = [name for name in rules["modules"] if not untouched(folder / f"{name}.py")]
-    print(f"{len(begun)} of {len(rules['modules'])} modules have no stub left: {', '.join(begun) or 'none'}")
+    if modules := rules["modules"]:
+        begun = [name for name in modules if not untouched(folder / f"{name}.py")]
+        print(f"{len(begun)} of {len(modules)} modules have no stub left: {', '.join(begun) or 'none'}")
     print(f"hand in {packed.name} ({len(files)} files, {packed.stat().st_size / 1024:.0f} KiB)")
 
 
-def files_of(folder: Path) -> list[Path]:
-    """Return what is handed in: code and written answers, without tests and what editors and caches leave."""
-    found = [path for pattern in ("*.py", "*.md", "*.toml") for path in folder.rglob(pattern) if path.is_file()]
+def files_of(folder: Path, rules: dict[str, Any]) -> list[Path]:
+    """Return what is handed in, without tests and what editors and caches leave."""
+    found = [path for pattern in rules["files"] for path in folder.rglob(pattern) if path.is_file()]
     return sorted(
         path
         for path in found
@@ -58,7 +59,7 @@ def files_of(folder: Path) -> list[Path]:
 
 def refusals(folder: Path, files: list[Path], rules: dict[str, Any]) -> list[str]:
     """Return why the grader would not take the files at all."""
-    lines = [f"{folder.name}/{name}.py is missing" for name in rules["modules"] if folder / f"{name}.py" not in files]
+    lines = [f"{folder.name}/{name} is missing" for name in rules["required"] if folder / name not in files]
     lines += [
         f"{path.relative_to(HERE)} is a link; only ordinary files are taken" for path in files if path.is_symlink()
     ]
@@ -90,7 +91,7 @@ def faults(path: Path, rules: dict[str, Any]) -> list[str]:
             for name in names
             if name.split(".")[0] not in there
         ]
-    return lines if path.stem in rules["modules"] else []
+    return lines if path.stem in rules["modules"] or not rules["modules"] else []
 
 
 def untouched(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -36,11 +36,11 @@ OnStart = Callable[[str, int], OnRecord]
 class Session:
     """The load tests of one trace, kept in one folder: DIR/STUDENT/SYSTEM, the pages above it."""
 
-    def __init__(self, out: Path, test: LoadTest, trace_file: Path | None = None):
-        """Draw the trace of the hidden split, or read it. Raises UnusableInput, and OSError."""
+    def __init__(self, out: Path, test: LoadTest, trace_file: Path | None = None, split: str = "hidden"):
+        """Draw the trace of a split, or read it. Raises UnusableInput, and OSError."""
         self.out, self.test = out, test
         self.questions: Questions
-        pools, self.questions = load_questions(data=HIDDEN)
+        pools, self.questions = load_questions(split, HIDDEN if split == "hidden" else None)
         try:
             self.trace: list[Request] = (
                 read_trace(trace_file) if trace_file else draw_trace(test.phases, pools, test.seed)
@@ -50,18 +50,19 @@ class Session:
         self.digest = digest(self.trace, test.seconds)
         out.mkdir(parents=True, exist_ok=True)
 
-    def test_baselines(self, on_start: OnStart) -> list[Result]:
-        """Measure the baselines that have not been measured on this trace; return those that were."""
+    def test_baselines(self, on_start: OnStart, systems: Sequence[str] = ("simple", "improved")) -> list[Result]:
+        """Measure the kit's own systems that have not been measured on this trace; return those that were."""
         there = {result.system for result in self.results() if result.student == BASELINES}
         results = []
         with tempfile.TemporaryDirectory() as empty:
-            for system in ("simple", "improved"):
+            for system in systems:
                 if system not in there:
                     result = Result(BASELINES, system, "course-base", self.digest)
                     self._run(result, baseline_entry(system, Path(empty)), on_start)
                     results.append(result)
         return results
 
+<<<<<<< HEAD
     def test_ceiling(self, on_start: OnStart) -> list[Result]:
         """Measure vLLM's own server with the baselines' model, unless it has been measured on this trace.
 
@@ -82,7 +83,15 @@ class Session:
 
     def test_submission(self, source: Path, on_start: OnStart) -> list[Result]:
         """Measure every system of a submission. Raises Refused, with one line, for what is not tested at all."""
+=======
+    def test_submission(self, source: Path, on_start: OnStart, again: bool = True) -> list[Result]:
+        """Measure every system of a submission; those that have been are measured anew only where `again` says so.
+
+        Raises Refused, with one line, for what is not tested at all.
+        """
+>>>>>>> main
         student = _name(source.stem if source.is_file() else source.resolve().name)
+        there = {} if again else {result.system: result for result in self.results() if result.student == student}
         if student == BASELINES:
             raise Refused(f"no student can be called {BASELINES}")
         results = []
@@ -94,7 +103,10 @@ class Session:
             if found:
                 raise Refused("; ".join(found))
             for system in configuration.systems:
-                result = Result(student, _name(system.name), system.model, self.digest)
+                if (name := _name(system.name)) in there:
+                    results.append(there[name])
+                    continue
+                result = Result(student, name, system.model, self.digest)
                 limit = min(system.memory_bytes, self.test.limits.memory_bytes)
                 limits = msgspec.structs.replace(self.test.limits, memory_bytes=limit)
                 entry = Entry(folder, f"/submission/{PACKAGE}/serve.toml", system.name)
@@ -116,15 +128,17 @@ class Session:
         """Return all results of this trace that the folder holds."""
         return list(read_results(self.out, self.digest))
 
+    def records(self, result: Result) -> list[Record]:
+        """Return what became of each request of the trace."""
+        lines = (self._folder(result) / "records.jsonl").read_bytes().splitlines()
+        return [msgspec.json.decode(line, type=Record) for line in lines]
+
     def write_pages(self) -> Path:
         """Write the pages of all systems that were measured on this trace, and scores.csv; return the index."""
         standing = report.stand(self.results(), self.test)
         for result in standing.results:
-            folder = self._folder(result)
-            records = [
-                msgspec.json.decode(line, type=Record) for line in (folder / "records.jsonl").read_bytes().splitlines()
-            ]
-            (folder / "report.html").write_text(report.run_page(result, records, standing, self.test), "utf-8")
+            page = report.run_page(result, self.records(result), standing, self.test)
+            (self._folder(result) / "report.html").write_text(page, "utf-8")
         index = self.out / "index.html"
         generated = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
         index.write_text(report.class_page(standing, self.test, generated), "utf-8")

@@ -5,16 +5,18 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from final_project.load import model_tokenizer, new_client, replay, served_model_name, write_results
-from final_project.summary import ASKED, Questions, Record, Summary, scores, summarize
+from final_project.summary import ASKED, Questions, Record, Summary, load_questions, scores, summarize
 from final_project.trace import Request
 from grader.sandbox.isolation import KIT, package_paths
 from grader.serving.rules import Forbidden, LoadTest, installed_forbidden
 from grader.serving.sandboxed import Entry, NotServing, SandboxedServer
 from grader.serving.scoring import Measured, accuracy, accuracy_error
+from shared_tasks.models.folders import digest_of
 
 HIDDEN = KIT / "grader" / "hidden" / "shared_tasks"
 REFERENCE = "grader/reference/final_project/serve.toml"
@@ -31,6 +33,8 @@ class Result(msgspec.Struct):
     model: str
     trace: str
     """A digest: only results of the same trace and window can be compared."""
+    weights: str = ""
+    """A digest of the model's files: a submission may bring its own under the name of another."""
     failure: str = ""
     """Why it did not start, or how it ended before the window did."""
     findings: list[str] = []
@@ -54,6 +58,11 @@ class Result(msgspec.Struct):
 def digest(trace: Sequence[Request], seconds: float) -> str:
     """Return what results must share to be compared."""
     return hashlib.sha256(msgspec.json.encode((seconds, list(trace)))).hexdigest()[:16]
+
+
+def hidden_questions() -> set[str]:
+    """Return what the load test may ask, as it is asked."""
+    return set(load_questions(data=HIDDEN)[1])
 
 
 def baseline_entry(system: str, submission: Path) -> Entry:
@@ -88,6 +97,7 @@ def run_sandboxed(
 
     try:
         tokenizer = model_tokenizer(result.model)
+        result.weights = digest_of(result.model)
         result.model = Path(result.model).name  # as the server calls it
         records = asyncio.run(run())
     except (NotServing, ValueError, OSError) as error:
@@ -128,6 +138,38 @@ def _complete(
     result.findings += check_honesty(trace, records)
     write_results(out, trace, records, result.summary)
     (out / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+
+
+class Asked(NamedTuple):
+    """What became of one question of a trace, which may have been asked more than once."""
+
+    scores: list[float]
+    """Of each time it was asked; not served counts 0."""
+    texts: list[str]
+    """The answers that there were."""
+
+
+def by_question(trace: Sequence[Request], records: Sequence[Record], questions: Questions) -> dict[str, list[Asked]]:
+    """Return what became of every question by task, in the order of the trace.
+
+    So all systems that had the same trace have scores of the same questions, which can be compared in pairs.
+    """
+    found: dict[tuple[str, str], Asked] = {}
+    for request, record in zip(trace, records, strict=True):
+        for place, chat in enumerate(request.prompts):
+            question = chat[-1]["content"]
+            if question not in questions:
+                continue
+            task = questions[question][0]
+            asked = found.setdefault((task, question), Asked([], []))
+            if record.served:
+                one = msgspec.structs.replace(record, texts=[record.texts[place]], tokens=[record.tokens[place]])
+                (score,) = scores([msgspec.structs.replace(request, prompts=[chat])], [one], questions)[task]
+                asked.scores.append(score)
+                asked.texts.append(record.texts[place])
+            else:
+                asked.scores.append(0.0)
+    return {task: [asked for (name, _), asked in found.items() if name == task] for task in ASKED}
 
 
 def repeats(trace: Sequence[Request], records: Sequence[Record]) -> tuple[int, int]:

@@ -41,6 +41,7 @@ def make_reference(**options: Any) -> Engine:
 MAKERS: dict[str, Callable[[], Any]] = {
     "reference": make_reference,
     "in small chunks": lambda: make_reference(max_batch_size=3, max_batched_tokens=7, block_size=4),
+    "speculative": lambda: make_reference(num_speculative_tokens=3),
     "simple": lambda: StaticBatchingEngine("course-small"),
     "improved": lambda: StaticBatchingEngine("course-small", max_batch_size=3),
 }
@@ -142,13 +143,15 @@ class TestAnswers:
 class TestReference:
     """What the paged cache and the scheduler are for."""
 
-    def test_preemption(self, judge: TransformersEngine) -> None:
+    @pytest.mark.parametrize("guessed", [0, 3])
+    def test_preemption(self, judge: TransformersEngine, guessed: int) -> None:
         """With too few blocks for all, sequences are put off and computed again, and every answer stays the same."""
         params = [SamplingParams(temperature=1, seed=i, max_tokens=400, ignore_eos=True) for i in range(4)]
         requests = [Request(i, [40 + i, 50, 60], p, score_prompt=i == 3) for i, p in enumerate(params)]
         config = judge.model.config
         position = 8 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-        engine = make_reference(cache_bytes=position * config.max_position_embeddings)
+        positions = config.max_position_embeddings + (4 * 16 if guessed else 0)
+        engine = make_reference(cache_bytes=position * positions, num_speculative_tokens=guessed)
         most = 0
         for request in requests:
             engine.add(request)
@@ -174,9 +177,28 @@ class TestReference:
         answers(engine, [Request(1, [*prefix, 6, 7], SamplingParams(max_tokens=1))])
         assert positions == [81, 2]
 
-    def test_all_blocks_come_back(self) -> None:
+    def test_speculation(self) -> None:
+        """Of an answer that repeats itself tokens are guessed: it is the same, by half of the passes.
+
+        With many sequences running nothing is guessed.
+        """
+        params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True, logit_bias={9: 100.0})
+        passes = []
+        for guessed, sequences in ((0, 1), (3, 1), (3, 5)):
+            engine = make_reference(num_speculative_tokens=guessed)
+            count: list[int] = []
+            engine.model.register_forward_pre_hook(lambda module, inputs, count=count: count.append(1))
+            given = answers(engine, [Request(i, [5, 6], params) for i in range(sequences)])
+            assert given == {i: ([9] * 60, "length") for i in range(sequences)}
+            passes.append(len(count))
+        assert passes[0] == passes[2] == 60
+        # Two passes come before a token has followed itself; then each is worth two, its own and the one looked up.
+        assert passes[1] == 2 + 29
+
+    @pytest.mark.parametrize("guessed", [0, 3])
+    def test_all_blocks_come_back(self, guessed: int) -> None:
         """When all have ended or been aborted, no sequence holds a block."""
-        engine = make_reference()
+        engine = make_reference(num_speculative_tokens=guessed)
         for i in range(5):
             engine.add(Request(i, [30 + i] * 40, SamplingParams(max_tokens=5)))
         engine.step()
@@ -239,6 +261,27 @@ class TestStaticBatching:
         engine.add(Request(1, [5], SamplingParams(max_tokens=1)))
         order = [output.request_id for output in drain(engine)]
         assert order == [0, 0, 0, 1]
+
+    def test_who_has_ended_leaves(self) -> None:
+        """A row that has ended, or was aborted, is computed no more."""
+        engine = StaticBatchingEngine("course-small", max_batch_size=3)
+        rows: list[int] = []
+        embed = engine.model.get_input_embeddings()
+        embed.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+        for i, limit in enumerate((5, 1, 9)):
+            engine.add(Request(i, [5], SamplingParams(max_tokens=limit, ignore_eos=True)))
+        engine.step()
+        engine.step()
+        engine.abort(2)
+        drain(engine)
+        assert rows == [3, 2, 1, 1, 1]
+
+    def test_similar_lengths_go_together(self) -> None:
+        """The oldest sequence begins, with those of the nearest lengths: a batch is padded to its longest."""
+        engine = StaticBatchingEngine("course-small", max_batch_size=2)
+        for i, length in enumerate((10, 200, 190, 12)):
+            engine.add(Request(i, [5] * length, SamplingParams(max_tokens=1)))
+        assert [{output.request_id for output in engine.step()} for _ in range(2)] == [{0, 3}, {1, 2}]
 
 
 class TestThroughTheServer:

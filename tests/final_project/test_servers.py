@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import pytest
 
 from final_project.configuration import read_configuration
+from shared_tasks.models.folders import model_folder
 
 KIT = Path(__file__).parents[2]
 CONFIG = KIT / "grader" / "reference" / "final_project" / "serve.toml"
@@ -59,6 +61,22 @@ def test_public_tests(system: str) -> None:
             text=True,
         )
     assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed here: see `make setup-vllm`")
+@pytest.mark.parametrize(("backend", "path"), [("openai", "completions"), ("openai-chat", "chat/completions")])
+def test_vllm_bench(backend: str, path: str, tmp_path: Path) -> None:
+    """`vllm bench serve` is answered to its last request, with as many tokens as it asks for."""
+    command = [sys.executable, "-m", "grader.serving.vllm_command", "bench", "serve", "--backend", backend]
+    command += ["--endpoint", f"/v1/{path}", "--model", "course-base", "--tokenizer", str(model_folder("course-base"))]
+    command += ["--dataset-name", "random", "--random-input-len", "60", "--random-output-len", "20", "--ignore-eos"]
+    command += ["--num-prompts", "8", "--save-result", "--result-dir", str(tmp_path), "--result-filename", "told.json"]
+    with running("reference") as (url, _):
+        run = subprocess.run([*command, "--base-url", url], cwd=KIT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["completed"], told["failed"], told["total_output_tokens"]) == (8, 0, 8 * 20)
 
 
 @pytest.mark.slow

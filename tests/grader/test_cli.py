@@ -32,7 +32,7 @@ def grader(*arguments: object) -> Any:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["hw9", "."], "no assignment 'hw9'; there are: hw1"),
+        (["hw9", "."], "no assignment 'hw9'; there are: final_project, hw1"),
         (["hw1", "missing"], "missing does not exist"),
         (["hw1", "cohort", "--received", "missing.csv"], "missing.csv"),
         (["hw1", "cohort", "--received", "bad.csv"], "bad.csv:3: expected name and an ISO 8601 time"),

@@ -324,7 +324,7 @@ def test_results_of_another_homework(term: Path) -> None:
         ("term.toml", "free_days = 1", "free_days = -1", "free_days"),
         ("term.toml", "free_days = 1", "free_days = 1\nfree_weeks = 1", "free_weeks"),
         ("term.toml", "F = 0", "F = 10", "expected a letter that is earned from 0 on"),
-        ("term.toml", 'assignment = "hw1"', 'assignment = "hw7"', "no assignment 'hw7'; there are: hw1"),
+        ("term.toml", 'assignment = "hw1"', 'assignment = "hw7"', "no assignment 'hw7'; there are: final_project, hw1"),
         ("term.toml", "quizzes.csv", "missing.csv", "missing.csv"),
         (
             "project.csv",

@@ -16,7 +16,7 @@ from grader.sandbox.isolation import KIT
 from grader.sandbox.remote import public_names
 from grader.testing import run_tests
 
-ASSIGNMENTS = [load_assignment(path.stem) for path in sorted(FOLDER.glob("*.toml"))]
+ASSIGNMENTS = [one for path in sorted(FOLDER.glob("*.toml")) if (one := load_assignment(path.stem)).problems]
 MODULES = [(assignment, module) for assignment in ASSIGNMENTS for module in assignment.modules]
 
 

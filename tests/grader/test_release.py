@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -10,21 +11,28 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+import zipfile
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from final_project.summary import load_questions
+from final_project.trace import Phase, Request, draw_trace, write_trace
 from grader.assignment import FOLDER, load_assignment
 from grader.cli import app
+from grader.reference.final_project.engine import tell
 from grader.release import build
 from grader.release.build import contents, leaks, release
+from grader.serving.rules import CONFIGURATION
 from grader.submissions import collect
 
 KIT = Path(__file__).parents[2]
 HIDDEN_SETS = KIT / "grader" / "hidden" / "shared_tasks"
 ASSIGNMENTS = sorted(path.stem for path in FOLDER.glob("*.toml"))
+HOMEWORKS = [name for name in ASSIGNMENTS if load_assignment(name).problems]
 
 
 def unpacked(assignment: str, folder: Path) -> Path:
@@ -101,7 +109,7 @@ def test_only_what_is_listed_is_in_it(assignment: str) -> None:
     assert tops == {assignment, "shared_tasks", *papers}
 
 
-@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+@pytest.mark.parametrize("assignment", HOMEWORKS)
 def test_what_was_left_lying_is_found(assignment: str) -> None:
     """A reference in place of a stub, or a hidden test among the public ones, is found in every module."""
     wanted = load_assignment(assignment)
@@ -113,6 +121,23 @@ def test_what_was_left_lying_is_found(assignment: str) -> None:
     }
     found = leaks({name: path.read_bytes() for name, path in planted.items()})
     assert {line.rpartition(" in ")[2] for line in found} == set(planted)
+
+
+@pytest.mark.parametrize("module", ["engine", "baselines"])
+def test_a_reference_server_left_lying_is_found(module: str) -> None:
+    """The reference's engine in place of the stub is found, and so are the baselines under another name."""
+    reference = KIT / "grader" / "reference" / "final_project" / f"{module}.py"
+    assert leaks({"final_project/mine.py": reference.read_bytes()})
+
+
+def test_hidden_questions_left_lying_are_found() -> None:
+    """A trace of the hidden split, as a load test leaves it in its folder, is found; one of the dev split is none."""
+    traces = {}
+    for name, data in (("hidden", HIDDEN_SETS), ("dev", None)):
+        pools, _ = load_questions("dev" if data is None else None, data)
+        trace = draw_trace([Phase(1, 5)], pools, seed=0)
+        traces[f"final_project/runs/{name}/trace.jsonl"] = b"".join(msgspec.json.encode(one) + b"\n" for one in trace)
+    assert leaks(traces) == ["hidden questions in final_project/runs/hidden/trace.jsonl"]
 
 
 def test_a_leak_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +204,7 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+@pytest.mark.parametrize("assignment", HOMEWORKS)
 def test_stubs_fail_and_references_pass(assignment: str, tmp_path: Path) -> None:
     """In the unpacked archive every public test fails on the stubs, and passes with the references in their place."""
     folder = unpacked(assignment, tmp_path)
@@ -234,3 +259,94 @@ def test_submit_wants_an_id(tmp_path: Path) -> None:
         done = run(folder, "submit.py", "hw1", "--id", name)
         assert done.returncode == 1
         assert "expected a student id" in done.stderr
+
+
+def write_an_engine(package: Path) -> None:
+    """Drop the improved baseline in place of the stub, and enter it."""
+    reference = KIT / "grader" / "reference" / "final_project"
+    imports = "from collections.abc import Sequence\nfrom jaxtyping import Float\nfrom torch import Tensor\n"
+    engine = (reference / "baselines.py").read_text()
+    needed = inspect.getsource(tell)
+    line = "from grader.reference.final_project.engine import tell\n"
+    assert line in engine
+    own = engine.replace(line, imports + "from final_project.interface import Token\n") + "\n\n" + needed
+    (package / "engine.py").write_text(own)
+    serve = (package / "serve.toml").read_text()
+    serve = serve.replace("engine:Engine", "engine:StaticBatchingEngine").replace(
+        "max_batch_size = 64", "max_batch_size = 16, window = 0.05"
+    )
+    (package / "serve.toml").write_text(serve)
+
+
+class TestFinalProject:
+    """The archive of the final project, from the stub to the load test."""
+
+    def test_what_is_in_it(self) -> None:
+        """Handout, skeleton, load generator, public tests and the list of what is forbidden are in it, whole."""
+        files = contents(load_assignment("final_project"))
+        names = """README.md __init__.py answers.py app.py configuration.py engine.py interface.py load.py metrics.py
+            protocol.py rules.toml runner.py serve.py serve.toml summary.py tests/test_protocol.py texts.py trace.py"""
+        assert [name for name in files if name.startswith("final_project/")] == [
+            f"final_project/{name}" for name in names.split()
+        ]
+        for name in files:
+            if name.startswith("final_project/"):
+                assert files[name] == (KIT / name).read_bytes()
+        assert {"course-base", "course-small"} <= {Path(name).parent.name for name in files}
+
+    @pytest.mark.slow
+    def test_the_stub_fails(self, tmp_path: Path) -> None:
+        """In the unpacked archive no public test passes before an engine is written, and the stub's error is seen."""
+        folder = unpacked("final_project", tmp_path)
+        before = run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "final_project").stdout
+        assert "passed" not in before.splitlines()[-1]
+        assert "NotImplementedError" in before
+
+    @pytest.mark.slow
+    def test_from_an_engine_to_the_load_test(self, tmp_path: Path) -> None:
+        """With an engine the public tests pass; the zip that submit writes goes through the load test as it is."""
+        folder = unpacked("final_project", tmp_path)
+        write_an_engine(folder / "final_project")
+        (folder / "final_project" / "weights").mkdir()
+        (folder / "final_project" / "weights" / "model.safetensors").write_bytes(b"\0" * 9)
+        done = run(folder, "submit.py", "final_project", "--id", "ada")
+        assert done.returncode == 0, done.stderr
+        assert "failed" not in done.stdout
+        assert "error" not in done.stdout
+        with zipfile.ZipFile(folder / "ada.zip") as packed:
+            names = packed.namelist()
+        assert "final_project/weights/model.safetensors" in names
+        assert not [name for name in names if "/tests/" in name or "__pycache__" in name]
+        single = [Request(0.1 * i, [[{"role": "user", "content": f"What is {i} + 1?"}]], 4) for i in range(3)]
+        write_trace(tmp_path / "trace.jsonl", single)
+        text = CONFIGURATION.read_text().replace("seconds = 65.0", "seconds = 20.0")
+        (tmp_path / "test.toml").write_text(text)
+        words = ["serve-test", str(folder / "ada.zip"), "--out", str(tmp_path / "out"), "--no-baselines", "--json"]
+        words += ["--trace", str(tmp_path / "trace.jsonl"), "--config", str(tmp_path / "test.toml")]
+        tested = CliRunner().invoke(app, words)
+        assert tested.exit_code == 0, tested.output
+        (result,) = json.loads(tested.stdout)
+        assert (result["student"], result["failure"], result["summary"]["served"]) == ("ada", "", 3)
+
+    @pytest.mark.parametrize(
+        ("spoil", "reason"),
+        [
+            (lambda package: (package / "serve.toml").unlink(), "final_project/serve.toml is missing"),
+            (lambda package: (package / "extra.py").write_text("def f(:\n"), "final_project/extra.py: SyntaxError"),
+            (lambda package: (package / "extra.py").write_text("import vllm\n"), "extra.py:1: vllm is not there"),
+        ],
+    )
+    def test_submit_refuses_what_could_not_be_served(self, spoil, reason: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+        """Without serve.toml, with a syntax error or a package that is not there, no zip is written."""
+        folder = unpacked("final_project", tmp_path)
+        spoil(folder / "final_project")
+        done = run(folder, "submit.py", "final_project", "--id", "ada")
+        assert done.returncode == 1
+        assert reason in done.stderr
+        assert not (folder / "ada.zip").exists()
+
+    def test_it_is_not_graded_by_tests(self, tmp_path: Path) -> None:
+        """`grader grade final_project` says which command grades it, and exits with 2."""
+        done = CliRunner().invoke(app, ["grade", "final_project", str(tmp_path), "--out", str(tmp_path / "out")])
+        assert done.exit_code == 2
+        assert "grader serve-test" in " ".join(done.output.split())

@@ -14,12 +14,13 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from final_project.summary import CUT_OFF, Record, summarize
+from final_project.summary import CUT_OFF, Record, load_questions, summarize
 from final_project.trace import Request, write_trace
 from grader.cli import app
 from grader.sandbox import isolation
 from grader.serving import report
-from grader.serving.judge import Result, check_honesty, installed, repeats
+from grader.serving.command import Session
+from grader.serving.judge import HIDDEN, Result, check_honesty, installed, repeats
 from grader.serving.rules import (
     Forbidden,
     audit,
@@ -47,6 +48,7 @@ from grader.submissions import Refused
 
 MARKS = Marks(simple=0.8, improved=0.9, best=1.0)
 TASKS = ("math", "choice")
+PARTS = ("accuracy", "efficiency", "tradeoff")
 POINTS = Points(accuracy=25, efficiency=25, tradeoff=15, by_hand=35)
 CONDITIONS = Conditions(standard_errors=2, least_accuracy=0.5)
 
@@ -308,6 +310,51 @@ def test_repeated_requests() -> None:
     assert check_honesty(trace, [lost, *(served(text) for text in "yxzx")]) == [
         "of 1 repeated requests only 0 were answered as the first time"
     ]
+
+
+def test_fresh_prompts(tmp_path: Path) -> None:
+    """No question of the load test is in a set that students have: canned answers to all of these score nothing."""
+    test = load_configuration()
+    session = Session(tmp_path, test)
+    asked = {chat[-1]["content"] for request in session.trace for chat in request.prompts}
+    assert len(asked) > 500
+    canned: set[str] = set()
+    for split in ("train", "dev", "dev_test"):
+        canned |= set(load_questions(split)[1])
+    assert len(canned) > 2000
+    assert not asked & canned
+    assert asked <= set(session.questions)
+
+
+def test_the_handout_says_what_the_configuration_says() -> None:
+    """Rates, limits and packages of the load test stand in the handout as they are configured."""
+    test = load_configuration()
+    handout = " ".join((isolation.KIT / "final_project" / "README.md").read_text().split())
+    poisson, bursty = test.phases
+    assert (poisson.burstiness, bursty.burstiness < 1) == (1.0, True)
+    rest = test.seconds - poisson.seconds - bursty.seconds
+    asked = max(pool.max_tokens for pool in load_questions(data=HIDDEN)[0].values())
+    for words in (
+        f"{poisson.rate:g} requests a second for {poisson.seconds:g} s",
+        f"{bursty.rate:g} a second in bursts for {bursty.seconds:g} s, and {rest:g} s more",
+        f"a `max_tokens` of {asked};",
+        f"{test.limits.start_seconds:g} s to start, {test.limits.memory_bytes >> 30} GiB of memory",
+        f"{test.limits.processes} processes and threads, and {test.limits.disk_bytes >> 20} MiB in `/tmp`",
+        f"({test.limits.submission_bytes >> 20} MiB at most, unpacked)",
+        *(f"| {part.replace('tradeoff', 'trade-off')} | {getattr(test.points, part):g} |" for part in PARTS),
+        f"earns {100 * test.marks.simple:g} %",
+    ):
+        assert words in handout, words
+    (there,) = re.findall(r"There to import are (.*?), in the versions", handout)
+    assert sorted(re.split(r",? and |, ", there)[2:]) == sorted([*test.packages])
+
+
+def test_another_seed_asks_at_other_times(tmp_path: Path) -> None:
+    """With another seed the trace is another one, and its results are not compared with those of the first."""
+    test = load_configuration()
+    one, other = (Session(tmp_path, msgspec.structs.replace(test, seed=seed)) for seed in (0, 1))
+    assert [request.arrival for request in one.trace] != [request.arrival for request in other.trace]
+    assert one.digest != other.digest
 
 
 # Servers in the sandbox

@@ -1,7 +1,7 @@
 """The baselines: batches that are put together once and run to their end, with transformers.
 
 A batch of one is the simple baseline, which answers one request at a time. The improved baseline waits a moment for
-others to come, and runs them together; who comes later waits until the last of the batch has ended.
+others to come, and runs those of similar length together; who comes later waits until the last of the batch has ended.
 """
 
 import time
@@ -33,7 +33,7 @@ class _Row:
 class StaticBatchingEngine:
     """Runs batches of up to `max_batch_size` sequences; one that is not full begins `window` seconds after its first.
 
-    Rows that have ended are computed on, and thrown away, until the whole batch has ended.
+    Rows that have ended leave the batch, and nobody takes their places until the last has ended.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class StaticBatchingEngine:
         self.waiting[request.id] = request, self.clock()
 
     def abort(self, request_id: int) -> None:
-        """Forget a sequence; of a batch that has begun, only its tokens are no longer given out."""
+        """Forget a sequence; one that runs leaves the batch before the next step."""
         self.waiting.pop(request_id, None)
         for row in self.batch:
             row.ended |= row.request.id == request_id
@@ -72,8 +72,8 @@ class StaticBatchingEngine:
     @torch.inference_mode()
     def step(self) -> list[Output]:
         """Run the prompts of a new batch, or one token of each row; wait a moment where a batch may yet fill up."""
-        if all(row.ended for row in self.batch):
-            self.batch = []
+        self._drop_ended()
+        if not self.batch:
             if not self._begins():
                 if self.waiting:
                     self.sleep(NAP)
@@ -90,8 +90,10 @@ class StaticBatchingEngine:
         )
 
     def _begin(self) -> list[Output]:
-        """Run the prompts of a new batch, padded on the left."""
-        chosen = list(self.waiting)[: self.max_batch_size]
+        """Run the prompts of a new batch, padded on the left: the oldest, and those nearest to it in length."""
+        lengths = {request_id: len(request.prompt) for request_id, (request, _) in self.waiting.items()}
+        oldest = next(iter(lengths.values()))
+        chosen = sorted(lengths, key=lambda request_id: abs(lengths[request_id] - oldest))[: self.max_batch_size]
         requests = [self.waiting.pop(request_id)[0] for request_id in chosen]
         self.batch = [_Row(request, uniforms(request.params, request.params.max_tokens)) for request in requests]
         length = max(len(request.prompt) for request in requests)
@@ -102,6 +104,16 @@ class StaticBatchingEngine:
             self.mask[row, length - len(request.prompt) :] = 1
         self.cache = DynamicCache()
         return self._forward(ids)
+
+    def _drop_ended(self) -> None:
+        """Take the rows that have ended out of the batch."""
+        kept = [place for place, row in enumerate(self.batch) if not row.ended]
+        if len(kept) < len(self.batch):
+            self.batch = [self.batch[place] for place in kept]
+            if kept:
+                rows = torch.tensor(kept)
+                self.mask, self.tokens = self.mask[rows], self.tokens[rows]
+                self.cache.batch_select_indices(rows)
 
     def _forward(self, ids: torch.Tensor) -> list[Output]:
         """Run new columns of the batch and draw the next token of every row."""
@@ -116,13 +128,10 @@ class StaticBatchingEngine:
             logits_to_keep=0 if scores else 1,
         ).logits
         params = [row.request.params for row in self.batch]
-        draws = [0.0 if row.ended else row.uniforms[row.generated] for row in self.batch]
-        self.tokens = choose(logits[:, -1], params, draws)
+        self.tokens = choose(logits[:, -1], params, [row.uniforms[row.generated] for row in self.batch])
         told = tell(self.tokens.tolist(), logits[:, -1], [p.logprobs for p in params])
         outputs = []
         for row, token, of_row in zip(self.batch, told, logits, strict=True):
-            if row.ended:
-                continue
             request, tokens = row.request, [token]
             if request.score_prompt and row.generated == 0:
                 following = request.prompt[1:]

@@ -1,12 +1,14 @@
 """The reference engine: continuous batching over a paged KV cache with shared prefixes, prompts in chunks.
 
 It puts together what homework 3 is about: the scheduler says which tokens to compute in a step, the paged cache keeps
-their keys and values, the course transformer computes them.
+their keys and values, the course transformer computes them. While few sequences run, prompt lookup may guess some
+tokens of each, which are verified in one step.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,9 +19,13 @@ from final_project.interface import Output, Request, Stats, Token
 from grader.reference.hw3 import batching
 from grader.reference.hw3.batching import Chunk, Scheduler
 from grader.reference.hw3.kv_cache import PagedCache, pad_chunks
+from grader.reference.hw3.speculative import draft_with_ngrams
 from hw3.transformer import Heads, dense_attention, load_transformer
 from shared_tasks.models.linear import use_onednn
 from shared_tasks.models.next_token import choose, uniforms
+
+FEW = 4  # sequences: with more, a guess that is wrong costs more than one that is right gains
+MAX_NGRAM_SIZE = 3
 
 
 @dataclass(eq=False)
@@ -28,13 +34,19 @@ class _Sequence:
 
     request: Request
     uniforms: list[float]  # its draws
-    generated: int = 0
+    tokens: list[int] = field(default_factory=list)  # generated
+    ahead: deque[Token] = field(default_factory=deque)  # those that come next: they were guessed, and guessed right
     scored: int = 0  # tokens of the prompt that were given out
     in_cache: bool = False
 
 
 class Engine:
-    """Runs up to `max_batch_size` sequences at a time, and up to `max_batched_tokens` tokens in a step."""
+    """Runs up to `max_batch_size` sequences at a time, and up to `max_batched_tokens` tokens in a step.
+
+    While at most `FEW` run, up to `num_speculative_tokens` are guessed of each and computed in the same step, and those
+    before the first wrong one are kept (Leviathan et al., 2023, https://arxiv.org/abs/2211.17192). A token follows from
+    its context and its own draw, so what is generated stays the same, greedy or not.
+    """
 
     def __init__(
         self,
@@ -43,6 +55,7 @@ class Engine:
         max_batched_tokens: int = 512,
         cache_bytes: int = 128 << 20,
         block_size: int = 16,
+        num_speculative_tokens: int = 0,
     ):
         """Load a course model or a folder. Raises ValueError where there is none, and when the cache is too small."""
         self.model = load_transformer(model)
@@ -50,8 +63,10 @@ class Engine:
         config = self.model.config
         position_bytes = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
         self.num_blocks = cache_bytes // (position_bytes * block_size)
-        if self.num_blocks * block_size < config.max_position_embeddings:
-            needed = position_bytes * config.max_position_embeddings
+        self.num_speculative_tokens = num_speculative_tokens
+        guessed_blocks = FEW * -(-num_speculative_tokens // block_size)  # what is ahead of the scheduler's count
+        if (self.num_blocks - guessed_blocks) * block_size < config.max_position_embeddings:
+            needed = position_bytes * (config.max_position_embeddings + guessed_blocks * block_size)
             raise ValueError(f"cache_bytes: expected {needed} at least, for the whole window, got {cache_bytes}")
         self.cache = PagedCache(
             config.num_hidden_layers, self.num_blocks, block_size, config.num_key_value_heads, config.head_dim
@@ -59,7 +74,7 @@ class Engine:
         self.scheduler = Scheduler(
             max_num_seqs=max_batch_size,
             max_num_batched_tokens=max_batched_tokens,
-            num_blocks=self.num_blocks,
+            num_blocks=self.num_blocks - guessed_blocks,
             block_size=block_size,
             cached=self._begin,
         )
@@ -85,24 +100,28 @@ class Engine:
         for request_id in step.preempted:
             self.cache.free(request_id)
             self.sequences[request_id].in_cache = False
+            self.sequences[request_id].ahead.clear()
+        known = {chunk.id: ahead.popleft() for chunk in step.chunks if (ahead := self.sequences[chunk.id].ahead)}
+        drafts = self._draft([chunk for chunk in step.chunks if chunk.id not in known])
         told: dict[int, list[Token]] = defaultdict(list)
         sampling: list[Chunk] = []
         logits = []
-        for chunks in _alike(step.chunks):
+        for chunks in _alike([_longer(chunk, drafts[chunk.id]) for chunk in step.chunks if chunk.id in drafts]):
             token_ids, positions, last = pad_chunks([chunk.start for chunk in chunks], [c.tokens for c in chunks])
             self.cache.select([chunk.id for chunk in chunks])
             scoring = [self._is_scored(chunk) for chunk in chunks]
-            given = self.model(token_ids, positions, self.cache, grouped_attention, None if any(scoring) else last)
-            if any(scoring):
-                for chunk, row, is_scored in zip(chunks, given, scoring, strict=True):
-                    if is_scored:
-                        told[chunk.id] = self._score(chunk, row)
-                given = given.take_along_dim(last[:, None, None], dim=1)
-            rows = [row for row, chunk in enumerate(chunks) if chunk.samples]
-            sampling += [chunks[row] for row in rows]
-            logits.append(given[rows, 0])
-        sampled = self._sample(sampling, torch.cat(logits)) if sampling else {}
+            whole = any(scoring) or any(drafts[chunk.id] for chunk in chunks)
+            given = self.model(token_ids, positions, self.cache, grouped_attention, None if whole else last)
+            for chunk, row, is_scored in zip(chunks, given, scoring, strict=True):
+                if is_scored:
+                    told[chunk.id] = self._score(chunk, row)
+                if chunk.samples:
+                    sampling.append(chunk)
+                    end = len(chunk.tokens) if whole else 1
+                    logits.append(row[end - 1 - len(drafts[chunk.id]) : end])
+        sampled = known | (self._sample(sampling, drafts, torch.cat(logits)) if sampling else {})
         for request_id, token in sampled.items():
+            self.sequences[request_id].tokens.append(token.id)
             told[request_id].append(token)
         finished = set(self.scheduler.update({request_id: token.id for request_id, token in sampled.items()}))
         return [self._output(request_id, tokens, request_id in finished) for request_id, tokens in told.items()]
@@ -123,18 +142,48 @@ class Engine:
         if self.sequences.pop(request_id).in_cache:
             self.cache.free(request_id)
 
-    def _sample(self, chunks: Sequence[Chunk], logits: Float[Tensor, "rows vocab"]) -> dict[int, Token]:
-        """Draw the next token of each chunk's sequence."""
-        sequences = [self.sequences[chunk.id] for chunk in chunks]
-        params = [sequence.request.params for sequence in sequences]
-        drawn = choose(logits, params, [sequence.uniforms[sequence.generated] for sequence in sequences])
-        for chunk, sequence in zip(chunks, sequences, strict=True):
-            sequence.generated += 1
+    def _draft(self, chunks: Sequence[Chunk]) -> dict[int, list[int]]:
+        """Return what each chunk's sequence is guessed to go on with; nothing while there are many, or of a prompt."""
+        drafts: dict[int, list[int]] = {chunk.id: [] for chunk in chunks}
+        if self.num_speculative_tokens == 0 or len(self.scheduler.running()) > FEW:
+            return drafts
+        for chunk in chunks:
+            sequence = self.sequences[chunk.id]
             prompt = sequence.request.prompt
-            if chunk.start + len(chunk.tokens) == len(prompt):
-                self.cache.commit(chunk.id, prompt)
-        tokens = tell(drawn.tolist(), logits, [p.logprobs for p in params])
-        return {chunk.id: token for chunk, token in zip(chunks, tokens, strict=True)}
+            if chunk.samples and chunk.start >= len(prompt):
+                # One token comes of the chunk itself.
+                length = min(self.num_speculative_tokens, sequence.request.params.max_tokens - len(sequence.tokens) - 1)
+                context, vocab_size = [*prompt, *sequence.tokens], self.model.config.vocab_size
+                (draft,) = draft_with_ngrams([context], [length], vocab_size=vocab_size, max_ngram_size=MAX_NGRAM_SIZE)
+                drafts[chunk.id] = draft.tokens
+        return drafts
+
+    def _sample(
+        self, chunks: Sequence[Chunk], drafts: dict[int, list[int]], logits: Float[Tensor, "rows vocab"]
+    ) -> dict[int, Token]:
+        """Draw the next token of each chunk's sequence, and those after it as far as its draft is right.
+
+        Of a chunk there are as many rows as its draft has tokens, and one more.
+        """
+        params, draws = [], []
+        for chunk in chunks:
+            sequence, count = self.sequences[chunk.id], 1 + len(drafts[chunk.id])
+            params += [sequence.request.params] * count
+            draws += sequence.uniforms[len(sequence.tokens) :][:count]
+        tokens = iter(tell(choose(logits, params, draws).tolist(), logits, [p.logprobs for p in params]))
+        sampled = {}
+        for chunk in chunks:
+            sequence, draft = self.sequences[chunk.id], drafts[chunk.id]
+            own = [next(tokens) for _ in range(1 + len(draft))]
+            right = sum(1 for _ in takewhile(lambda pair: pair[0].id == pair[1], zip(own, draft, strict=False)))
+            end = chunk.start + len(chunk.tokens)
+            if draft:
+                self.cache.truncate(chunk.id, end - len(draft) + right)
+            if end == len(sequence.request.prompt):
+                self.cache.commit(chunk.id, sequence.request.prompt)
+            sampled[chunk.id] = own[0]
+            sequence.ahead.extend(own[1 : 1 + right])
+        return sampled
 
     def _is_scored(self, chunk: Chunk) -> bool:
         request = self.sequences[chunk.id].request
@@ -160,6 +209,10 @@ class Engine:
         self._forget(request_id)
         ended = tokens[-1].id == self.model.config.eos_token_id and not ignore_eos
         return Output(request_id, tokens, "stop" if ended else "length")
+
+
+def _longer(chunk: Chunk, draft: list[int]) -> Chunk:
+    return replace(chunk, tokens=[*chunk.tokens, *draft])
 
 
 def tell(token_ids: Sequence[int], logits: Float[Tensor, "rows vocab"], counts: Sequence[int | None]) -> list[Token]:

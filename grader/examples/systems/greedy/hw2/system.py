@@ -1,4 +1,4 @@
-"""Your system for the leaderboard: it answers prompts of all three tasks, under a budget of tokens.
+"""Greedy: the system that students start from, for prompts of all three tasks.
 
 This one gives the model's most likely answer and leaves the rest of its budget unused. Make it better.
 """

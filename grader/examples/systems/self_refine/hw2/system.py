@@ -1,7 +1,6 @@
 """Self-refine: a draft, a critique of it, another attempt; the likelier of the two is kept (Madaan et al. 2023)."""
 
 from shared_tasks.models.engine import SamplingParams
-from shared_tasks.models.metered import TokenBudgetExceeded
 
 STEPS = {
     "Give only the answer, after ####.": "Reason step by step, then give the answer after ####.",
@@ -42,28 +41,41 @@ def said(role, content):
     return {"role": role, "content": content}
 
 
-def refine(engine, chat, draft):
-    """Return the draft or a better one."""
-    longer = [*chat, said("assistant", draft), said("user", "Is anything wrong? Check each step.")]
-    (critique,) = engine.generate([longer], SamplingParams(temperature=0.0, max_tokens=60))
-    longer += [said("assistant", critique.completions[0].text), chat[-1]]
-    (second,) = engine.generate([longer], SamplingParams(temperature=0.0, max_tokens=120))
-    text = second.completions[0].text
-    if not text.strip() or not draft.strip() or text == draft:
-        return draft
-    old, new = engine.loglikelihood([chat, chat], [draft, text])
-    return text if new.total / len(new.logprobs) > old.total / len(old.logprobs) else draft
+DRAFT, CRITIQUE, SECOND = 160, 60, 120  # tokens
+
+
+def affordable(engine, chats, drafts):
+    """Return the prompts, from the first one on, whose drafts what is left can refine at its greatest cost."""
+    purse, found = engine.remaining, []
+    for i, (chat, draft) in enumerate(zip(chats, drafts)):
+        asked = engine.count_tokens([*chat, said("assistant", draft), CHECK])
+        scored = 2 * (engine.count_tokens(chat) + DRAFT)
+        purse -= asked + CRITIQUE + asked + CRITIQUE + engine.count_tokens(chat) + SECOND + scored
+        if purse < 0:
+            break
+        if draft.strip():
+            found.append(i)
+    return found
+
+
+CHECK = said("user", "Is anything wrong? Check each step.")
 
 
 def answer(prompts, engine):
-    plans = plan(prompts, engine, max_tokens=160, most=1)
-    found = sample(engine, plans, temperature=0.0)
-    answers = [completions[0].text if completions else "" for completions in found]
-    for i, (chat, _, _) in enumerate(plans):
-        try:
-            answers[i] = refine(engine, chat, answers[i])
-        except TokenBudgetExceeded:  # the drafts of the others stand
-            break
-        except ValueError:  # the conversation is longer than the window of the model
-            continue
+    plans = plan(prompts, engine, max_tokens=DRAFT, most=1)
+    chats = [chat for chat, _, _ in plans]
+    answers = [completions[0].text if completions else "" for completions in sample(engine, plans, temperature=0.0)]
+    refined = affordable(engine, chats, answers)
+    longer = [[*chats[i], said("assistant", answers[i]), CHECK] for i in refined]
+    critiques = engine.generate(longer, SamplingParams(temperature=0.0, max_tokens=CRITIQUE))
+    for i, talk, critique in zip(refined, longer, critiques):
+        talk += [said("assistant", critique.completions[0].text), chats[i][-1]]
+    attempts = engine.generate(longer, SamplingParams(temperature=0.0, max_tokens=SECOND))
+    seconds = {i: attempt.completions[0].text for i, attempt in zip(refined, attempts)}
+    changed = [i for i, text in seconds.items() if text.strip() and text != answers[i]]
+    old = engine.loglikelihood([chats[i] for i in changed], [answers[i] for i in changed])
+    new = engine.loglikelihood([chats[i] for i in changed], [seconds[i] for i in changed])
+    for i, before, after in zip(changed, old, new):
+        if after.total / len(after.logprobs) > before.total / len(before.logprobs):
+            answers[i] = seconds[i]
     return answers
