@@ -62,7 +62,6 @@ class Session:
                     results.append(result)
         return results
 
-<<<<<<< HEAD
     def test_ceiling(self, on_start: OnStart) -> list[Result]:
         """Measure vLLM's own server with the baselines' model, unless it has been measured on this trace.
 
@@ -81,15 +80,11 @@ class Session:
             raise UnusableInput(str(error)) from error
         return [result]
 
-    def test_submission(self, source: Path, on_start: OnStart) -> list[Result]:
-        """Measure every system of a submission. Raises Refused, with one line, for what is not tested at all."""
-=======
     def test_submission(self, source: Path, on_start: OnStart, again: bool = True) -> list[Result]:
         """Measure every system of a submission; those that have been are measured anew only where `again` says so.
 
         Raises Refused, with one line, for what is not tested at all.
         """
->>>>>>> main
         student = _name(source.stem if source.is_file() else source.resolve().name)
         there = {} if again else {result.system: result for result in self.results() if result.student == student}
         if student == BASELINES:
