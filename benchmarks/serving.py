@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rate", type=float, default=12.0, help="requests a second, more than any system answers")
     parser.add_argument("--seconds", type=float, default=40.0, help="the window")
+    parser.add_argument("--ceiling", action="store_true", help="vLLM's own server too, outside the sandbox")
     arguments = parser.parse_args()
     phases = [Phase(arguments.seconds, arguments.rate)]
     test = msgspec.structs.replace(load_configuration(), seconds=arguments.seconds, phases=phases)
@@ -60,6 +61,9 @@ def main() -> None:
             out = arguments.out / student / system
             entry = baseline_entry(system, Path(empty))
             run_sandboxed(result, entry, test, session.trace, session.questions, out)
+            print(row(result), flush=True)
+    if arguments.ceiling:
+        for result in session.test_ceiling(lambda name, total: lambda record: None):
             print(row(result), flush=True)
     print(session.write_pages())
 

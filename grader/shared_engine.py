@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -46,6 +46,7 @@ class Batch(Protocol):
         ...
 
 
+@runtime_checkable
 class BatchingEngine(Engine, Protocol):
     """An engine whose requests can join while others run."""
 

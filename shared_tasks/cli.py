@@ -144,7 +144,7 @@ def evaluate(
     task: Annotated[str, typer.Argument(help="One of the names that `list` shows.")],
     model: Annotated[str, typer.Option(help="A course model, a local folder, or a name on the hub.")] = "course-small",
     engine: Annotated[
-        str, typer.Option(help="What runs the model: transformers, or endpoint for a server.")
+        str, typer.Option(help="What runs the model: transformers, vllm, or endpoint for a server.")
     ] = "transformers",
     base_url: Annotated[str | None, typer.Option(help="The server, like http://localhost:8000/v1.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="The tokenizer of the server's model, to score chats.")] = None,

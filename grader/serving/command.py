@@ -22,9 +22,10 @@ from grader.serving.judge import (
     run_sandboxed,
     run_url,
 )
-from grader.serving.report import BASELINES
+from grader.serving.report import BASELINES, CEILING
 from grader.serving.rules import PACKAGE, LoadTest, audit, load_rules, stage
 from grader.serving.sandboxed import Entry
+from grader.serving.vllm_server import VllmServer
 from grader.submissions import Refused
 
 OnRecord = Callable[[Record], None]
@@ -60,6 +61,24 @@ class Session:
                     self._run(result, baseline_entry(system, Path(empty)), on_start)
                     results.append(result)
         return results
+
+    def test_ceiling(self, on_start: OnStart) -> list[Result]:
+        """Measure vLLM's own server with the baselines' model, unless it has been measured on this trace.
+
+        It runs outside the sandbox. Raises UnusableInput when it does not start.
+        """
+        if any((result.student, result.system) == (BASELINES, CEILING) for result in self.results()):
+            return []
+        result = Result(BASELINES, CEILING, "course-base", self.digest)
+        out = self._folder(result)
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            with VllmServer(result.model, out / "log.txt") as server:
+                on_record = on_start(f"{BASELINES}: {CEILING}", len(self.trace))
+                run_url(result, server.url, self.test, self.trace, self.questions, out, on_record)
+        except ValueError as error:
+            raise UnusableInput(str(error)) from error
+        return [result]
 
     def test_submission(self, source: Path, on_start: OnStart, again: bool = True) -> list[Result]:
         """Measure every system of a submission; those that have been are measured anew only where `again` says so.

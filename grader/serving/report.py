@@ -16,7 +16,9 @@ from grader.serving.rules import LoadTest
 from grader.serving.scoring import Earned, Measured, earned, front, in_tradeoff, reaches
 
 BASELINES = "baselines"
-"""The student that the two baselines are kept under."""
+"""The student that the two baselines are kept under, and the ceiling."""
+CEILING = "ceiling"
+"""vLLM's own server: shown beside the others, and no part of anybody's points."""
 BINS = 30
 PLOT_HEIGHT = 160  # of the charts, in their own units
 LABEL_HEIGHT = 10  # of a name, likewise
@@ -110,7 +112,11 @@ def stand(results: Sequence[Result], test: LoadTest) -> Standing:
     simple_place, improved_place = measured[BASELINES, "simple"], measured[BASELINES, "improved"]
     conditions = test.conditions
     reached = {key: reaches(place, simple_place, conditions.standard_errors) for key, place in measured.items()}
-    traded = [place for place in measured.values() if in_tradeoff(place, simple_place, conditions.least_accuracy)]
+    traded = [
+        place
+        for key, place in measured.items()
+        if key != (BASELINES, CEILING) and in_tradeoff(place, simple_place, conditions.least_accuracy)
+    ]
     points = earned(students, simple_place, improved_place, test.points, test.marks, conditions)
     return Standing(list(results), measured, reached, points, front(traded))
 
@@ -140,6 +146,7 @@ def class_page(standing: Standing, test: LoadTest, generated: str) -> str:
         generated=generated,
         pareto=pareto(standing, None),
         baselines=BASELINES,
+        ceiling=CEILING,
     )
 
 

@@ -173,6 +173,8 @@ class EndpointEngine:
         }
         body |= {name: value for name, value in optional.items() if value is not None}
         if self._is_vllm:
+            # Said even where it asks for nothing: else the defaults of the model's generation_config hold.
+            body |= {"top_k": max(params.top_k, 0), "min_p": params.min_p, "repetition_penalty": 1.0}
             body["return_token_ids"] = True
             if params.logprobs:
                 body["return_tokens_as_token_ids"] = True

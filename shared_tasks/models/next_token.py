@@ -69,10 +69,12 @@ def biased(logits: Float[Tensor, "batch vocab"], params: Sequence[SamplingParams
     if any(p.logit_bias for p in params):
         logits = logits.clone()
     for row, p in enumerate(params):
-        for token, bias in p.logit_bias.items():
+        for token in p.logit_bias:
             if not 0 <= token < logits.shape[-1]:
                 raise ValueError(f"logit_bias: expected token ids from 0 to {logits.shape[-1] - 1}, got {token}")
-            logits[row, token] += bias
+        if p.logit_bias:
+            values = torch.tensor(list(p.logit_bias.values()), dtype=logits.dtype)
+            logits[row, list(p.logit_bias)] += values.to(logits.device)
     return logits
 
 

@@ -5,8 +5,9 @@ from shared_tasks.models.engine import Engine
 from shared_tasks.models.folders import WEIGHTS, course_models
 from shared_tasks.models.transformers_engine import TransformersEngine
 from shared_tasks.models.transformers_model import TransformersModel
+from shared_tasks.models.vllm_engine import VllmEngine
 
-ENGINES = ("transformers", "endpoint")
+ENGINES = ("transformers", "vllm", "endpoint")
 
 
 def model_path(name: str) -> str:
@@ -39,13 +40,15 @@ def load_engine(
 ) -> Engine:
     """Return an engine that runs a model.
 
-    "transformers" loads the model as `load_model` does and runs `batch_size` sequences at a time. "endpoint" asks the
-    server at `base_url`, at most `batch_size` requests at a time; `tokenizer` (a folder, or a name on the hub) lets it
-    score chats, and is known for course models. Raises ValueError for another engine, as `load_model`, and as
-    `EndpointEngine`.
+    "transformers" and "vllm" load the model as `load_model` does and run `batch_size` sequences at a time. "endpoint"
+    asks the server at `base_url`, at most `batch_size` requests at a time; `tokenizer` (a folder, or a name on the hub)
+    lets it score chats, and is known for course models. Raises ValueError for another engine, as `load_model`, and as
+    the engines.
     """
     if engine == "transformers":
         return TransformersEngine(model_path(model), batch_size=batch_size or 256, name=model)
+    if engine == "vllm":
+        return VllmEngine(model_path(model), batch_size=batch_size or 256, name=model)
     if engine == "endpoint":
         if base_url is None:
             raise ValueError("the engine endpoint needs a base_url, like http://localhost:8000/v1")

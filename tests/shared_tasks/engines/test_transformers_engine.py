@@ -460,7 +460,7 @@ class TestModel:
         engine = load_engine("course-small")
         assert isinstance(engine, Engine)
         assert engine.name == "course-small"
-        with pytest.raises(ValueError, match="no engine 'abacus'; there are: transformers, endpoint"):
+        with pytest.raises(ValueError, match="no engine 'abacus'; there are: transformers, vllm, endpoint"):
             load_engine("course-small", "abacus")
         with pytest.raises(ValueError, match="no course model"):
             load_engine("course-huge")
