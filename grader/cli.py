@@ -32,7 +32,7 @@ from grader.gradebook import pages
 from grader.gradebook.book import make_book
 from grader.gradebook.gradescope import autograder
 from grader.grading import Graded, grade_cohort
-from grader.leaderboard.entries import submit, submit_baselines
+from grader.leaderboard.entries import submit, submit_kit_servers
 from grader.leaderboard.judge import Judge
 from grader.leaderboard.page import write_boards
 from grader.leaderboard.queue import SPLITS, Entry, Evaluation, Queue, Track, alone, work
@@ -405,7 +405,7 @@ def run_command(
         board.mkdir(parents=True, exist_ok=True)
         rules = load_rules(board)
         with alone(board), Queue(board / "leaderboard.sqlite") as queue, _progress() as progress:
-            submit_baselines(queue, rules, datetime.now(UTC))
+            submit_kit_servers(queue, rules, datetime.now(UTC))
             renewed = [(queue.again(number, name), name) for number in again or [] for name in splits]
             waiting = sum(one.state in ("queued", "running") for name in splits for one in queue.evaluations(name))
             task = progress.add_task("evaluating", total=waiting)

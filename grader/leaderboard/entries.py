@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib.util
 import os
 import zipfile
 from datetime import datetime
@@ -9,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from grader.leaderboard.queue import Entry, Queue, Role, Track
 from grader.leaderboard.rules import Rules
-from grader.serving.report import BASELINES
+from grader.serving.report import BASELINES, CEILING
 from grader.serving.rules import load_configuration
 from grader.submissions import Refused, read_files
 
@@ -49,15 +50,18 @@ def submit(
     return queue.submit(student, there[0], title, digest, now, rules.day(now), rules.entries_per_day, role)
 
 
-def submit_baselines(queue: Queue, rules: Rules, now: datetime) -> None:
-    """Enter the kit's own servers, which have no files, where they have not been."""
-    for system in rules.servers.baselines:
+def submit_kit_servers(queue: Queue, rules: Rules, now: datetime) -> None:
+    """Enter the kit's own servers, which have no files, where they have not been: baselines, and vLLM's if here."""
+    roles: dict[str, Role] = dict.fromkeys(rules.servers.baselines, "baseline")
+    if importlib.util.find_spec("vllm") is not None:
+        roles[CEILING] = "ceiling"
+    for system, role in roles.items():
         digest = f"{OF_THE_KIT}{system}"
-        queue.submit(BASELINES, "servers", system, digest, now, rules.day(now), rules.entries_per_day, "baseline")
+        queue.submit(BASELINES, "servers", system, digest, now, rules.day(now), rules.entries_per_day, role)
 
 
 def kit_system(entry: Entry) -> str | None:
-    """Return the system of the kit's own serve.toml that an entry is; None for one with files."""
+    """Return which of the kit's own servers an entry is; None for one with files."""
     return entry.digest.removeprefix(OF_THE_KIT) if entry.digest.startswith(OF_THE_KIT) else None
 
 

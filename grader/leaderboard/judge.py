@@ -169,7 +169,10 @@ class Judge:
         session = self._session(split)
         system = kit_system(entry)
         if system is not None:
-            session.test_baselines(self._on_start, [system])
+            if entry.role == "ceiling":
+                session.test_ceiling(self._on_start)
+            else:
+                session.test_baselines(self._on_start, [system])
             results = [one for one in session.results() if (one.student, one.system) == (BASELINES, system)]
         else:
             try:

@@ -18,7 +18,7 @@ from final_project.summary import Record
 from final_project.trace import Phase, Request
 from grader.assignment import UnusableInput
 from grader.cli import app
-from grader.leaderboard.entries import submit, submit_baselines, title_of
+from grader.leaderboard.entries import submit, submit_kit_servers, title_of
 from grader.leaderboard.judge import Judge, Run, TaskRun
 from grader.leaderboard.page import (
     Names,
@@ -443,8 +443,8 @@ def test_what_an_entry_is(tmp_path: Path) -> None:
             enter_folder(files(tmp_path / "d", other_py=""))
 
 
-def test_a_folder_and_its_zip_are_one_entry(tmp_path: Path) -> None:
-    """The same files of the same student are known again; another student's are another entry."""
+def test_a_folder_and_its_zip_are_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same files of the same student are known again; another student's are another entry; so for the kit's own."""
     rules, folder = load_rules(tmp_path), files(tmp_path / "a", system_py="'''Mine: it is.'''")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(folder / "hw2" / "system.py", "hw2/system.py")
@@ -453,9 +453,16 @@ def test_a_folder_and_its_zip_are_one_entry(tmp_path: Path) -> None:
         assert (entry.title, new) == ("Mine", True)
         assert submit(queue, tmp_path, rules, tmp_path / "a.zip", "ada", NOON) == (entry, False)
         assert submit(queue, tmp_path, rules, folder, "bob", NOON)[1]
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         for _ in range(2):
-            submit_baselines(queue, rules, NOON)
-        assert [one.entry.title for one in queue.evaluations("hidden")] == ["Mine", "Mine", "simple", "improved"]
+            submit_kit_servers(queue, rules, NOON)
+        entries = ["Mine", "Mine", "simple", "improved"]
+        assert [one.entry.title for one in queue.evaluations("hidden")] == entries
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "vllm" or None)
+        submit_kit_servers(queue, rules, NOON)
+        *others, last = [one.entry for one in queue.evaluations("hidden")]
+        assert [entry.title for entry in others] == entries
+        assert (last.title, last.role) == ("ceiling", "ceiling")
 
 
 @pytest.mark.parametrize(

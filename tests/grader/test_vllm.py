@@ -5,6 +5,7 @@ import importlib.util
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from typer.testing import CliRunner
 from final_project.summary import Record
 from final_project.trace import Phase
 from grader.cli import app
+from grader.leaderboard.entries import submit_kit_servers
+from grader.leaderboard.judge import Judge
+from grader.leaderboard.queue import Queue, work
+from grader.leaderboard.rules import ServerRules, load_rules
+from grader.leaderboard.standing import read_board
 from grader.serving import report
 from grader.serving.command import Session
 from grader.serving.rules import load_configuration
@@ -180,3 +186,18 @@ def test_ceiling(tmp_path: Path) -> None:
     assert "<td>ceiling</td>" in page
     standing = report.stand(session.results(), test)
     assert standing.earned == {}
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_ceiling_on_the_board(tmp_path: Path) -> None:
+    """The board has vLLM's server as its ceiling, measured by the judge and without a place."""
+    rules = load_rules(tmp_path)
+    rules = msgspec.structs.replace(rules, servers=ServerRules(baselines=[], seconds=20.0, phases=[Phase(3.0, 3.0)]))
+    judge = Judge(tmp_path, rules, lambda name, total: lambda record: None, lambda entry, what: None)
+    with Queue(tmp_path / "leaderboard.sqlite") as queue:
+        submit_kit_servers(queue, rules, datetime.now(UTC))
+        assert work(queue, judge.evaluate, judge.conditions, ["dev_test"]) == []
+        ((row,),) = [standing.rows for standing in read_board(queue, "dev_test").standings]
+    assert (row.entry.role, row.place, row.distance) == ("ceiling", None, None)
+    assert row.run.served == row.run.requests > 0
