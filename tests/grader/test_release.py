@@ -172,7 +172,7 @@ def test_links_lead_to_what_is_in_it(assignment: str) -> None:
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_what_it_imports_is_installed_with_it(assignment: str) -> None:
-    """Packages that a file imports are required by the archive, or by what it requires; Triton is optional."""
+    """Packages that a file imports are required by the archive, or by what it requires; Triton and vLLM are optional."""
     files = contents(load_assignment(assignment))
     project = tomllib.loads(files["pyproject.toml"].decode())["project"]
     required = [re.split(r"[^\w.-]", name)[0] for name in project["dependencies"]]
@@ -184,7 +184,7 @@ def test_what_it_imports_is_installed_with_it(assignment: str) -> None:
             with contextlib.suppress(PackageNotFoundError):
                 needed = requires(name) or []
                 required += [re.split(r"[^\w.-]", line)[0] for line in needed if "extra ==" not in line]
-    own = {name.split("/")[0].removesuffix(".py") for name in files} | {"triton"}
+    own = {name.split("/")[0].removesuffix(".py") for name in files} | {"triton", "vllm"}
     where = packages_distributions()
     for name in (name for name in files if name.endswith(".py")):
         for node in ast.walk(ast.parse(files[name])):
