@@ -172,7 +172,7 @@ def test_links_lead_to_what_is_in_it(assignment: str) -> None:
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_what_it_imports_is_installed_with_it(assignment: str) -> None:
-    """Packages that a file imports are required by the archive, or by what it requires; Triton and vLLM are optional."""
+    """Packages that a file imports come with what the archive requires; Triton and vLLM are optional."""
     files = contents(load_assignment(assignment))
     project = tomllib.loads(files["pyproject.toml"].decode())["project"]
     required = [re.split(r"[^\w.-]", name)[0] for name in project["dependencies"]]
