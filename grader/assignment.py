@@ -113,6 +113,17 @@ def load_assignment(name: str) -> Assignment:
     if name not in known:
         raise UnusableInput(f"no assignment {name!r}; there are: {', '.join(known)}")
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Assignment)
+        assignment = msgspec.toml.decode(path.read_bytes(), type=Assignment)
     except msgspec.DecodeError as error:
         raise UnusableInput(f"{path}: {error}") from error
+    if assignment.problems and assignment.limits == NOTHING:
+        raise UnusableInput(f"{path}: expected [limits] beside problems, got none")
+    return assignment
+
+
+def load_homework(name: str) -> Assignment:
+    """Read an assignment that tests grade. Raises UnusableInput as `load_assignment`, and for the final project."""
+    assignment = load_assignment(name)
+    if not assignment.problems:
+        raise UnusableInput(f"{name} is not graded by tests but under load: grader serve-test")
+    return assignment

@@ -26,7 +26,7 @@ from rich.table import Table
 from final_project.summary import Record
 from grader import doctor as examination
 from grader import reports
-from grader.assignment import UnusableInput, load_assignment
+from grader.assignment import UnusableInput, load_assignment, load_homework
 from grader.goldens.prepare import DEFAULT_MODEL, Goldens, Prepared, open_subject
 from grader.gradebook import pages
 from grader.gradebook.book import make_book
@@ -74,7 +74,7 @@ def grade(
 ) -> None:
     """Grade a cohort and write its reports."""
     try:
-        wanted = load_assignment(assignment)
+        wanted = load_homework(assignment)
         isolation.check()
         cohort = collect(submissions, wanted)
         times = _times(received)
@@ -133,7 +133,7 @@ def prepare(
     """
     done: list[Prepared] = []
     try:
-        goldens = Goldens(load_assignment(assignment).name)
+        goldens = Goldens(load_homework(assignment).name)
         environment, load = open_subject(engine, model, dtype, base_url)
         for prepared in _shown(goldens.prepare(environment, load), f"references of {assignment}"):
             done.append(prepared)
@@ -292,7 +292,7 @@ def gradescope(
 ) -> None:
     """Build the autograder that Gradescope runs."""
     try:
-        names = autograder(load_assignment(assignment), out)
+        names = autograder(load_homework(assignment), out)
     except (UnusableInput, OSError) as error:
         _refuse(str(error))
     print(f"{out}: {len(names)} files, {out.stat().st_size / (1 << 20):.1f} MiB")

@@ -26,7 +26,7 @@ from grader.goldens.store import FOLDER, Corrupt, GoldenStore
 from grader.goldens.tolerances import TOLERANCES
 from grader.sandbox.isolation import KIT
 from shared_tasks.models.engine import Engine
-from shared_tasks.models.folders import model_folder
+from shared_tasks.models.folders import hash_files, model_folder
 from shared_tasks.models.tokenizing import PromptTokenizer
 
 DEFAULT_MODEL = "course-base"
@@ -276,15 +276,6 @@ def open_subject(
         return Subject(model, loaded, tokenizer, config["vocab_size"], dtype)
 
     return environment, load
-
-
-def hash_files(folder: Path) -> str:
-    """Return a hash of a model's weights, configuration and tokenizer."""
-    hashed = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja", ".txt")):
-        with path.open("rb") as file:
-            hashed.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return hashed.hexdigest()
 
 
 def _model_folder(model: str, weights: bool) -> Path:

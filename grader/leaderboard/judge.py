@@ -32,7 +32,7 @@ from grader.systems import (
     systems_assignment,
 )
 from shared_tasks.metrics.diversity import distinct_n
-from shared_tasks.models.folders import digest_of
+from shared_tasks.models.folders import hash_files, model_folder
 from shared_tasks.models.registry import model_path
 from shared_tasks.models.transformers_engine import TransformersEngine
 from shared_tasks.tasks.loading import EMBEDDED
@@ -90,7 +90,7 @@ class Judge:
         self._store = SystemStore(board / "systems.sqlite")
         self._shared: SharedEngine | None = None
         self._sessions: dict[str, Session] = {}
-        self._model = digest_of(rules.systems.model)
+        self._model = hash_files(model_folder(rules.systems.model))
 
     def close(self) -> None:
         """Stop the engine, and close the files."""

@@ -16,7 +16,7 @@ from grader.sandbox.isolation import KIT, package_paths
 from grader.serving.rules import Forbidden, LoadTest, installed_forbidden
 from grader.serving.sandboxed import Entry, NotServing, SandboxedServer
 from grader.serving.scoring import Measured, accuracy, accuracy_error
-from shared_tasks.models.folders import digest_of
+from shared_tasks.models.folders import hash_files, model_folder
 
 HIDDEN = KIT / "grader" / "hidden" / "shared_tasks"
 REFERENCE = "grader/reference/final_project/serve.toml"
@@ -97,7 +97,7 @@ def run_sandboxed(
 
     try:
         tokenizer = model_tokenizer(result.model)
-        result.weights = digest_of(result.model)
+        result.weights = hash_files(model_folder(result.model))
         result.model = Path(result.model).name  # as the server calls it
         records = asyncio.run(run())
     except (NotServing, ValueError, OSError) as error:

@@ -23,11 +23,11 @@ def model_folder(name_or_path: str) -> Path:
     return folder
 
 
-def digest_of(name_or_path: str) -> str:
-    """Return a hash of all files of a model, by their names and contents. Raises as `model_folder`."""
+def hash_files(folder: Path) -> str:
+    """Return a SHA-256 of all files in a model's folder, by their names and contents."""
     hashed = hashlib.sha256()
-    folder = model_folder(name_or_path)
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        contents = hashlib.sha256(file.read_bytes()).hexdigest()
-        hashed.update(f"{file.relative_to(folder).as_posix()}\0{contents}\n".encode())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            contents = hashlib.file_digest(file, "sha256").hexdigest()
+        hashed.update(f"{path.relative_to(folder).as_posix()}\0{contents}\n".encode())
     return hashed.hexdigest()

@@ -25,6 +25,7 @@ from shared_tasks.models.engine import (
     Usage,
     each_with_params,
 )
+from shared_tasks.models.folders import hash_files
 from shared_tasks.models.tokenizing import PromptTokenizer
 from shared_tasks.models.vllm_thread import Requests, VllmThread, gpu_options
 
@@ -32,7 +33,6 @@ MAX_SEED = 1 << 62
 # Options on a CPU. There a prompt that is run in parts ends vLLM 0.32 where its request has a seed: it sets back the
 # offset of the generator, and one on a CPU has none.
 ON_CPU = {"enforce_eager": True, "enable_chunked_prefill": False}
-CONTENT = (".json", ".jinja", ".model", ".txt", ".safetensors", ".bin")  # of a model's folder, what decides its outputs
 
 
 @dataclass(eq=False, slots=True)
@@ -111,12 +111,8 @@ class VllmEngine:
             folder = Path(self._name_or_path)
             if not folder.is_dir():
                 folder = Path(snapshot_download(self._name_or_path, local_files_only=True))
-            digest = hashlib.sha256(f"{version()} {self._dtype} {self.logprobs}".encode())
-            for file in sorted(file for file in folder.iterdir() if file.suffix in CONTENT):
-                digest.update(file.name.encode())
-                with file.open("rb") as content:
-                    digest.update(hashlib.file_digest(content, "sha256").digest())
-            self._fingerprint = digest.hexdigest()
+            settings = f"{version()} {self._dtype} {self.logprobs} {hash_files(folder)}"
+            self._fingerprint = hashlib.sha256(settings.encode()).hexdigest()
         return self._fingerprint
 
     def count_tokens(self, prompt: Prompt, continuation: str = "") -> int:

@@ -93,3 +93,18 @@ def test_doctor_names_every_part() -> None:
     outcome = grader("doctor", "--json")
     assert [row["part"] for row in json.loads(outcome.stdout)] == ["Python", "torch", "sandbox", "GPU", "vLLM", "disk"]
     assert outcome.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["grade", "final_project", "x", "--out", "y"],
+        ["prepare", "final_project"],
+        ["gradescope", "final_project", "--out", "y"],
+    ],
+)
+def test_what_no_test_grades_is_refused(words: list[str]) -> None:
+    """The final project has no tests: commands about tests name the command that grades it."""
+    outcome = CliRunner().invoke(cli.app, words)
+    assert outcome.exit_code == 2
+    assert "grader serve-test" in " ".join(outcome.output.split())

@@ -5,22 +5,12 @@ written wrongly.
 """
 
 # ruff: noqa: E501 (a passage and what replaces it read best on one line)
+from functools import partial
 
-import inspect
-from typing import Any
-
+from grader.hidden.rewriting import rewritten
 from grader.reference.hw3 import quantization as reference
 
-
-def _but(name: str, *passages: tuple[str, str]) -> Any:
-    """Return a function or class of the reference in which passages are replaced by others."""
-    source = inspect.getsource(getattr(reference, name))
-    for old, new in passages:
-        assert old in source, f"{old!r} is not in {name}"
-        source = source.replace(old, new)
-    namespace = dict(vars(reference))
-    exec(source, namespace)
-    return namespace[name]
+_but = partial(rewritten, reference)
 
 
 quantize_symmetric__truncates = _but("quantize_symmetric", (".round()", ".trunc()"))

@@ -6,21 +6,13 @@ written wrongly.
 
 # ruff: noqa: E501 (a passage and what replaces it read best on one line)
 
-import inspect
+from functools import partial
 from typing import Any
 
+from grader.hidden.rewriting import rewritten
 from grader.reference.hw3 import speculative as reference
 
-
-def _but(name: str, *passages: tuple[str, str]) -> Any:
-    """Return a function or class of the reference in which passages are replaced by others."""
-    source = inspect.getsource(getattr(reference, name))
-    for old, new in passages:
-        assert old in source, f"{old!r} is not in {name}"
-        source = source.replace(old, new)
-    namespace = dict(vars(reference))
-    exec(source, namespace)
-    return namespace[name]
+_but = partial(rewritten, reference)
 
 
 acceptance_rate__product = _but("acceptance_rate", ("torch.minimum(p, q)", "(p * q)"))
