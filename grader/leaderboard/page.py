@@ -265,7 +265,7 @@ def board_page(board: Board, rules: Rules, names: Names, staff: bool, generated:
         names=names,
         label_of=label_of,
         percent=percent,
-        history=_history,
+        histories=_histories,
         shortened=lambda text: visible_text(text)[:LONGEST_REASON],
         task_words=TASK_WORDS,
         mean=mean,
@@ -284,10 +284,12 @@ def _asset(name: str) -> tuple[Markup, str]:
     return Markup(text), base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _history(evaluations: Sequence[Evaluation], rows: Mapping[int, Sequence[Row]]) -> list[float]:
-    """Return the best score of each entry that is done, in the order in which they came."""
-    found = (rows.get(evaluation.entry.id) for evaluation in evaluations)
-    return [max(row.score for row in own) for own in found if own]
+def _histories(evaluations: Sequence[Evaluation], rows: Mapping[int, Sequence[Row]]) -> dict[Track, list[float]]:
+    """Return for each track the best score of each entry that is done, in the order in which they came."""
+    histories: dict[Track, list[float]] = {}
+    for entry in (evaluation.entry for evaluation in evaluations if evaluation.entry.id in rows):
+        histories.setdefault(entry.track, []).append(max(row.score for row in rows[entry.id]))
+    return histories
 
 
 # The plot

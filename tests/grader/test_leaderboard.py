@@ -637,12 +637,12 @@ def test_logins_are_not_on_a_public_board(tmp_path: Path) -> None:
 
 
 def test_history_and_entries(tmp_path: Path) -> None:
-    """An entrant's entries are listed, the last first, with state, reason, tasks and versions."""
+    """Entries are listed, the last first, with state, reason, tasks and versions, and the best score of each track."""
     with Queue(tmp_path / "queue") as queue:
         filled(queue)
         board = read_board(queue, "dev_test")
     text = " ".join(Page(board_page(board, load_rules(tmp_path), Names("t", b"", True), True, "now")).text.split())
-    assert "3 entries, best score 40.0" in text
+    assert "3 entries · systems: best score 30.0 · servers: best score 40.0" in text
     assert text.index("Entry 4: system of ada") < text.index("Entry 3: system of ada") < text.index("Entry 1:")
     assert "a better one is on the board" in text
     assert "failed: reason on dev_test" in text
