@@ -11,7 +11,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 KeysAndValues = list[tuple[Float[Tensor, "heads length dim"], Float[Tensor, "heads length dim"]]]  # a pair per layer
 
-GROWTH = 128  # columns that a full buffer grows by
+GROWTH = 128  # free columns of a new buffer
 
 
 class BatchCache(Cache):  # type: ignore[misc] # transformers is not typed
@@ -39,11 +39,10 @@ class BatchCache(Cache):  # type: ignore[misc] # transformers is not typed
         A prompt that is longer than all there is moves the other rows to the right.
         """
         length = keys_and_values[0][0].shape[1]
-        missing = max(0, length - self.end) if self.starts else 0
-        self.end = self.end + missing if self.starts else length
-        self.starts = [start + missing for start in self.starts]
-        for layer in self.layers:
-            layer.make_room(missing, self.end)
+        if not self.starts:
+            self.end = 0
+        if length > self.end:
+            self._move(length - self.end)
         rows = slice(len(self.starts), len(self.starts) + copies)
         self.starts += [self.end - length] * copies
         for layer, (keys, values) in zip(self.layers, keys_and_values, strict=True):
@@ -61,17 +60,20 @@ class BatchCache(Cache):  # type: ignore[misc] # transformers is not typed
     def prepare_step(self) -> tuple[Int[Tensor, "rows 1"], Bool[Tensor, "rows columns"]]:
         """Make room for a step; return each row's next position, and which columns, the next one included, it sees."""
         if self.end == self.layers[0].keys.shape[2]:
-            begin = self.begin
-            for layer in self.layers:
-                layer.grow(slice(begin, self.end))
-            self.starts = [start - begin for start in self.starts]
-            self.end -= begin
+            self._move(-self.begin, room=GROWTH)
         starts = torch.tensor(self.starts)[:, None]
         return self.end - starts, torch.arange(self.begin, self.end + 1) >= starts
 
     def advance(self) -> None:
         """Count the column that a step of the model has written."""
         self.end += 1
+
+    def _move(self, by: int, room: int = 0) -> None:
+        """Move the columns in use to the right, or left, and have so many free ones behind them."""
+        for layer in self.layers:
+            layer.move(slice(self.begin, self.end), by, room)
+        self.starts = [start + by for start in self.starts]
+        self.end += by
 
 
 class _BatchLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -93,19 +95,19 @@ class _BatchLayer(CacheLayerMixin):  # type: ignore[misc]
         )
         self.is_initialized = True
 
-    def grow(self, columns: slice) -> None:
-        """Keep these columns, at the beginning of larger buffers."""
-        self.keys, self.values = (
-            torch.nn.functional.pad(states[:, :, columns], (0, 0, 0, GROWTH)) for states in (self.keys, self.values)
-        )
+    def move(self, columns: slice, by: int, room: int) -> None:
+        """Move these columns by so many, into larger buffers where they and `room` columns behind do not fit."""
+        if self.is_initialized:
+            self.keys, self.values = (self._moved(states, columns, by, room) for states in (self.keys, self.values))
 
-    def make_room(self, before: int, end: int) -> None:
-        """Put so many columns before the others, and behind them what is missing up to `end`."""
-        if self.is_initialized and (before or end > self.keys.shape[2]):
-            after = max(0, end - before - self.keys.shape[2])
-            self.keys, self.values = (
-                torch.nn.functional.pad(states, (0, 0, before, after)) for states in (self.keys, self.values)
-            )
+    def _moved(
+        self, states: Float[Tensor, "rows heads columns dim"], columns: slice, by: int, room: int
+    ) -> Float[Tensor, "rows heads more dim"]:
+        begin, end, rows = columns.start + by, columns.stop + by, len(self.cache.starts)
+        if end + room > states.shape[2]:
+            return torch.nn.functional.pad(states[:, :, columns], (0, 0, begin, GROWTH))
+        states[:rows, :, begin:end] = states[:rows, :, columns].clone()
+        return states
 
     def write(self, rows: slice, columns: slice, keys: Tensor, values: Tensor) -> None:
         """Put keys and values in their place."""

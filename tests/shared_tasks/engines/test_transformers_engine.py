@@ -270,6 +270,19 @@ class TestCost:
             gc.enable()
         assert left == []
 
+    def test_a_batch_that_goes_on_does_not_grow(self, engine):
+        """Its buffers have room for the longest sequence and what a new buffer has free, however many came and went."""
+        batch = engine.open_batch()
+        params = SamplingParams(max_tokens=4, ignore_eos=True, seed=0)
+        for _ in range(30):
+            batch.add(0, "A", params)
+            batch.step()
+            batch.add(1, PROMPTS[0], params)  # longer than what runs, which moves to the right
+            ended = [key for _ in range(4) for key, _ in batch.step()]
+            assert ended == [0, 1]
+        longest = engine.count_tokens(PROMPTS[0]) + 4
+        assert max(layer.keys.shape[2] for layer in batch._cache.layers) <= longest + kv_cache.GROWTH
+
 
 class TestLogLikelihood:
     CONTEXTS = [PROMPTS[0], PROMPTS[0], PROMPTS[3], "", PROMPTS[0], PROMPTS[2] + " ", PROMPTS[3], "\n"]
