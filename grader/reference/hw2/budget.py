@@ -51,9 +51,10 @@ def force_budget(
     thinking, tokens = "", 0
     while True:
         budget = msgspec.structs.replace(params, n=1, stop=(end_of_thinking,), max_tokens=max_tokens - tokens)
-        completion = model.generate([x + thinking], budget)[0].completions[0]
+        (generation,) = model.generate([x + thinking], budget)
+        (completion,) = generation.completions
         thinking += completion.text
-        tokens += len(completion.token_ids)
+        tokens += generation.generated_tokens  # which a server that hides its token ids counts too
         if completion.finish_reason == "length" or tokens >= min_tokens:
             break
         thinking += continuation
