@@ -46,7 +46,7 @@ def main() -> None:
     """Run the systems one after the other and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rate", type=float, default=12.0, help="requests a second, more than any system answers")
+    parser.add_argument("--rate", type=float, default=24.0, help="requests a second, more than any system answers")
     parser.add_argument("--seconds", type=float, default=40.0, help="the window")
     parser.add_argument("--ceiling", action="store_true", help="vLLM's own server too, outside the sandbox")
     arguments = parser.parse_args()
