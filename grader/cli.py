@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -407,8 +408,12 @@ def run_command(
         with alone(board), Queue(board / "leaderboard.sqlite") as queue, _progress() as progress:
             submit_kit_servers(queue, rules, datetime.now(UTC))
             renewed = [(queue.again(number, name), name) for number in again or [] for name in splits]
-            waiting = sum(one.state in ("queued", "running") for name in splits for one in queue.evaluations(name))
-            task = progress.add_task("evaluating", total=waiting)
+
+            def waiting() -> int:
+                return sum(one.state in ("queued", "running") for name in splits for one in queue.evaluations(name))
+
+            task = progress.add_task("evaluating", total=waiting())
+            ended = count(1)
 
             def on_start(name: str, total: int) -> Callable[[Record], None]:
                 requests = progress.add_task(_plain(name), total=total)
@@ -421,7 +426,8 @@ def run_command(
                 outcome = f"failed: {_plain(reason)}" if reason else "done"
                 entry = evaluation.entry
                 console.print(f"entry {entry.id} ({_plain(entry.student)}) on {evaluation.split}: {outcome}")
-                progress.advance(task)
+                done = next(ended)
+                progress.update(task, completed=done, total=done + waiting())  # more, where conditions have changed
 
             judge = Judge(board, rules, on_start, on_run)
             try:
