@@ -205,6 +205,8 @@ def diversity(row: Row) -> float:
 
 def label_of(row: Row) -> str:
     """Return what a row is called beside its entrant's name."""
+    if row.entry.role == "ceiling":
+        return "vLLM"
     if row.entry.track == "servers":
         return row.run.variant
     return row.entry.title or f"entry {row.entry.id}"

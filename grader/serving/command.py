@@ -27,6 +27,7 @@ from grader.serving.rules import PACKAGE, LoadTest, audit, load_rules, stage
 from grader.serving.sandboxed import Entry
 from grader.serving.vllm_server import VllmServer
 from grader.submissions import Refused
+from shared_tasks.models.folders import hash_files, model_folder
 
 OnRecord = Callable[[Record], None]
 OnStart = Callable[[str, int], OnRecord]
@@ -70,6 +71,7 @@ class Session:
         if any((result.student, result.system) == (BASELINES, CEILING) for result in self.results()):
             return []
         result = Result(BASELINES, CEILING, "course-base", self.digest)
+        result.weights = hash_files(model_folder(result.model))
         out = self._folder(result)
         out.mkdir(parents=True, exist_ok=True)
         try:

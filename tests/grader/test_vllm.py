@@ -28,6 +28,7 @@ from grader.serving.rules import load_configuration
 from grader.serving.vllm_command import named_vllm
 from grader.shared_engine import SharedEngine
 from shared_tasks.models.engine import Generation, SamplingParams
+from shared_tasks.models.folders import hash_files, model_folder
 from shared_tasks.models.metered import MeteredEngine, TokenBudgetExceeded
 from shared_tasks.models.registry import model_path
 from shared_tasks.models.vllm_engine import VllmEngine
@@ -201,3 +202,4 @@ def test_ceiling_on_the_board(tmp_path: Path) -> None:
         ((row,),) = [standing.rows for standing in read_board(queue, "dev_test").standings]
     assert (row.entry.role, row.place, row.distance) == ("ceiling", None, None)
     assert row.run.served == row.run.requests > 0
+    assert row.run.model.split() == ["course-base", hash_files(model_folder("course-base"))[:8]]
