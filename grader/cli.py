@@ -79,6 +79,11 @@ def grade(
         isolation.check()
         cohort = collect(submissions, wanted)
         times = _times(received)
+        if received is not None:
+            names = {submission.name for submission in cohort}
+            for name in sorted(names ^ set(times)):
+                what = "has no time there: counted as in time" if name in names else "has a time and no submission"
+                console.print(f"{_plain(str(received))}: {_plain(name)} {what}", soft_wrap=True, highlight=False)
         out.mkdir(parents=True, exist_ok=True)
         list(_shown(Goldens(wanted.name).ensure(), f"references of {wanted.name}"))
     except (UnusableInput, isolation.SandboxUnavailable, OSError) as error:
@@ -337,7 +342,7 @@ def serve_test(
                     results += session.test_server(one, start) if is_url else session.test_submission(Path(one), start)
                 except Refused as reason:
                     refused = True
-                    console.print(f"[red]refused:[/] {_plain(one)}: {_plain(str(reason))}", highlight=False)
+                    _refused(one, reason)
         index = session.write_pages() if list(session.results()) else None
     except (UnusableInput, isolation.SandboxUnavailable, OSError) as error:
         _refuse(str(error))
@@ -369,12 +374,12 @@ def submit_command(
     try:
         if student is not None and len(submissions) > 1:
             raise UnusableInput("--student names who handed in one submission; give one")
-        now = datetime.fromisoformat(received) if received else datetime.now(UTC)
+        now = _moment(received) if received else datetime.now(UTC)
         board.mkdir(parents=True, exist_ok=True)
         rules = load_rules(board)
         with Queue(board / "leaderboard.sqlite") as queue:
             for one in submissions:
-                name = student or (one.stem if one.is_file() else one.resolve().name)
+                name = student if student is not None else one.stem if one.is_file() else one.resolve().name
                 try:
                     entry, new = submit(
                         queue, board, rules, one, name, now, "baseline" if baseline else "student", track
@@ -382,7 +387,7 @@ def submit_command(
                     print(f"{name}: {'entered' if new else 'is already'} entry {entry.id}, {entry.track}")
                 except Refused as reason:
                     refused = True
-                    console.print(f"[red]refused:[/] {_plain(name)}: {_plain(str(reason))}", highlight=False)
+                    _refused(name, reason)
     except (UnusableInput, OSError, ValueError) as error:
         _refuse(str(error))
     if refused:
@@ -486,18 +491,29 @@ def _refuse(reason: str) -> NoReturn:
     raise typer.Exit(2)
 
 
+def _refused(name: str, reason: Refused) -> None:
+    console.print(f"[red]refused:[/] {_plain(name)}: {_plain(str(reason))}", soft_wrap=True, highlight=False)
+
+
+def _moment(text: str) -> datetime:
+    """Read an ISO 8601 time; one without an offset is UTC. Raises ValueError."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def _times(path: Path | None) -> dict[str, datetime]:
     """Read when each submission was received. Raises UnusableInput with file and line."""
     if path is None:
         return {}
     times: dict[str, datetime] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             for number, row in enumerate(csv.DictReader(file), start=2):
                 try:
-                    time = datetime.fromisoformat(row["received"])
-                    times[row["name"]] = time if time.tzinfo else time.replace(tzinfo=UTC)
-                except (KeyError, TypeError, ValueError) as error:
+                    times[row["name"]] = _moment(row["received"])
+                except KeyError as error:
+                    raise UnusableInput(f"{path}: expected columns name and received, there is no {error}") from error
+                except (TypeError, ValueError) as error:
                     raise UnusableInput(f"{path}:{number}: expected name and an ISO 8601 time: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UnusableInput(f"{path}: {error}") from error

@@ -170,7 +170,7 @@ class SharedEngine:
                     batch.add(key, job.prompts[0], job.params)
                 else:
                     self._deliver(key, self.engine.loglikelihood(job.prompts, job.continuations))
-            except ValueError as error:  # the request's fault; anything else is the engine's
+            except (ValueError, TypeError) as error:  # the request's fault; anything else is the engine's
                 self._deliver(key, error)
         for key, generation in batch.step():
             self._deliver(key, generation)
@@ -191,7 +191,7 @@ class SharedEngine:
             started.append((self._next_key, job))
             self._next_key += 1
 
-    def _deliver(self, key: int, result: Generation | list[LogLikelihood] | ValueError) -> None:
+    def _deliver(self, key: int, result: Generation | list[LogLikelihood] | ValueError | TypeError) -> None:
         with self._changed:
             if key in self._running:
                 job = self._ended(key)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from grader.assignment import Assignment, Points, Problem, UnusableInput, load_assignment
+from grader.evidence import believed_name
 from grader.results import Outcome
 from grader.sandbox.isolation import KIT
 from grader.sandbox.remote import NoAnswer, RemoteFunction, class_interfaces
@@ -26,7 +27,7 @@ from grader.shared_engine import EngineStopped, SharedEngine
 from grader.submissions import Submission
 from shared_tasks.metrics.diversity import distinct_n
 from shared_tasks.metrics.statistics import standard_error
-from shared_tasks.models.metered import MeteredEngine
+from shared_tasks.models.metered import MeteredEngine, TokenBudgetExceeded
 from shared_tasks.tasks.loading import load
 from shared_tasks.tasks.registry import find_task
 from shared_tasks.tasks.task import Example, Output, Task
@@ -265,7 +266,7 @@ def _run_batch(
         raised = getattr(error, "raised", None)
         if raised is None:  # not the submission's
             raise
-        reason = f"raised {raised.name}: {raised.message}"
+        reason = f"raised {_name(raised.name)}: {raised.message}"
     finally:
         seconds = time.perf_counter() - began
         sandbox.end_test()
@@ -282,6 +283,10 @@ def _run_batch(
         generated_tokens=meter.usage.generated_tokens,
         seconds=round(seconds, 3),
     )
+
+
+def _name(told: str) -> str:
+    return told if told == TokenBudgetExceeded.__name__ else believed_name(told)
 
 
 def read_answers(returned: object, count: int) -> tuple[list[str | None], str]:

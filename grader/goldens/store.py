@@ -25,7 +25,7 @@ class GoldenStore:
     """Values under keys, in a folder.
 
     A file begins with the hash of its key and of what follows. It is written beside its place and moved there whole, so
-    that a run that is killed leaves nothing half-written under a key, and two runs at once write the same file twice.
+    that a run that is killed leaves nothing half-written under a key; of two runs at once the first one is kept.
     """
 
     def __init__(self, folder: Path):
@@ -42,8 +42,14 @@ class GoldenStore:
         return msgspec.msgpack.decode(written[32:], ext_hook=_tensor)
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a value made of plain values, tensors and structs; a struct comes back as a dict."""
+        """Keep a value made of plain values, tensors and structs; a struct comes back as a dict.
+
+        What another process has kept in the meantime stays: that may have been used already.
+        """
         body = msgspec.msgpack.encode(value, enc_hook=_extension)
+        with contextlib.suppress(KeyError, Corrupt):
+            self.get(key)
+            return
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix="unfinished-")

@@ -151,6 +151,8 @@ class _QuizScores:
             return
         rows = read_rows(folder, quizzes.file, ["name"])
         self.titles = [column for column in rows[0].cells if column != "name"] if rows else []
+        if not rows:
+            complain(f"{quizzes.file}: there are no rows; quizzes are left out of the total")
         found = by_student(rows, logins, complain)
         maximum = exact(quizzes.points)
         for login in logins:

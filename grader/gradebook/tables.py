@@ -4,6 +4,7 @@ import csv
 import difflib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -56,7 +57,11 @@ def exact(number: float) -> Fraction:
 
 
 def read_rows(folder: Path, file: str, columns: Collection[str]) -> list[Row]:
-    """Return the rows of a CSV. Raises UnusableInput when it cannot be read or a column is missing."""
+    """Return the rows of a CSV.
+
+    Raises UnusableInput when it cannot be read, when a column is missing or there twice, and for a row with more cells
+    than there are columns: points would be read from the wrong ones.
+    """
     try:
         with (folder / file).open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened, restval="")
@@ -64,9 +69,15 @@ def read_rows(folder: Path, file: str, columns: Collection[str]) -> list[Row]:
             if missing:
                 there = ", ".join(reader.fieldnames or []) or "none"
                 raise UnusableInput(f"{file}: expected a column {missing[0]!r}; the columns are: {there}")
+            twice = [name for name, count in Counter(filter(None, reader.fieldnames or [])).items() if count > 1]
+            if twice:
+                raise UnusableInput(f"{file}: two columns are called {twice[0]!r}")
             rows = []
             for cells in reader:
-                cells.pop(None, None)  # what is beyond the last column
+                if any(cells.pop(None, [])):
+                    raise UnusableInput(
+                        f"{file}:{reader.line_num}: more cells than columns; is there a comma in a number?"
+                    )
                 rows.append(Row(file, reader.line_num, {column: text.strip() for column, text in cells.items()}))
             return rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:

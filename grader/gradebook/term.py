@@ -86,4 +86,7 @@ def load_term(path: Path) -> Term:
     assignments = [homework.assignment for homework in term.homeworks]
     if len(set(assignments)) < len(assignments):
         raise UnusableInput(f"{path}: expected each assignment once, got {', '.join(assignments)}")
+    titles = [homework.title for homework in term.homeworks]
+    if len(set(titles)) < len(titles):
+        raise UnusableInput(f"{path}: expected a title for each homework, got {', '.join(titles)}")
     return term

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from grader.leaderboard.queue import Entry, Queue, Role, Track
 from grader.leaderboard.rules import Rules
+from grader.reports import visible_text
 from grader.serving.report import BASELINES, CEILING
 from grader.serving.rules import load_configuration
 from grader.submissions import Refused, read_files
@@ -36,7 +37,10 @@ def submit(
     neither, or both, and for a student who has used up the day's entries.
     """
     files = read_files(source, load_configuration().limits.submission_bytes)
-    names = {PurePosixPath(name).name for name in files}
+    names = [PurePosixPath(name).name for name in files]
+    several = [mark for mark in MARKS if names.count(mark) > 1]
+    if several:
+        raise Refused(f"there are {names.count(several[0])} files called {several[0]}; enter one submission at a time")
     there = [of_file for file, of_file in MARKS.items() if file in names and track in (None, of_file)]
     if len(there) != 1:
         what = "both a system.py and a serve.toml; say which with --track" if there else f"no {' or '.join(MARKS)}"
@@ -72,12 +76,12 @@ def kept(board: Path, entry: Entry) -> Path:
 
 def title_of(files: dict[str, bytes]) -> str:
     """Return how a system calls itself: the first line of system.py's docstring, up to a colon."""
-    place = min((name for name in files if PurePosixPath(name).name == "system.py"), key=len)
+    (place,) = (name for name in files if PurePosixPath(name).name == "system.py")
     try:
         words = ast.get_docstring(ast.parse(files[place])) or ""
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         words = ""
-    title = words.split("\n")[0].split(":")[0].strip().rstrip(".")
+    title = visible_text(words.split("\n")[0].split(":")[0].strip().rstrip("."))
     return title if len(title) <= LONGEST_TITLE else title[: LONGEST_TITLE - 1] + "…"
 
 

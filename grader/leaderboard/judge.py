@@ -123,6 +123,9 @@ class Judge:
 
     def _systems(self, entry: Entry, split: str) -> list[Run]:
         rules, runs = self._rules.systems, []
+        if self._shared is not None and self._shared.failure is not None:  # what one entry breaks is not the next one's
+            self._shared.close()
+            self._shared = None
         if self._shared is None:
             self._shared = SharedEngine(TransformersEngine(model_path(rules.model), name=rules.model))
         questions = load_questions(split, rules.questions)

@@ -6,6 +6,7 @@ A public board has pseudonyms, and is made of one split alone. Everything on it 
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -268,7 +269,7 @@ def board_page(board: Board, rules: Rules, names: Names, staff: bool, generated:
         label_of=label_of,
         percent=percent,
         histories=_histories,
-        shortened=lambda text: visible_text(text)[:LONGEST_REASON],
+        shortened=lambda text: visible_text(text if staff else _without_words(text))[:LONGEST_REASON],
         task_words=TASK_WORDS,
         mean=mean,
         standard_error=standard_error,
@@ -277,6 +278,11 @@ def board_page(board: Board, rules: Rules, names: Names, staff: bool, generated:
         board_style=style[0],
         board_style_hash=style[1],
     )
+
+
+def _without_words(reason: str) -> str:
+    """Return a reason without what an exception said: a system can say in it what it was asked."""
+    return re.sub(r"(raised [^:]*):.*", r"\1", reason, flags=re.DOTALL)
 
 
 @cache

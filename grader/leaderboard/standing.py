@@ -88,7 +88,12 @@ def stand(track: Track, runs: Sequence[tuple[Entry, Run]]) -> Standing:
     steps = front(axes)
     placed = {
         id(row): row._replace(
-            place=place, shared=places.count(place) > 1, distance=distance(axis, axes), on_front=axis in steps
+            place=place,
+            shared=places.count(place) > 1,
+            distance=distance(axis, axes),
+            on_front=axis in steps
+            and row.score
+            > 0,  # answering nothing costs nothing  # else who answers nothing, at no cost, would be on it
         )
         for row, place, axis in zip(competing, places, axes, strict=True)
     }

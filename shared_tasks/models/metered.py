@@ -29,8 +29,10 @@ class MeteredEngine:
 
     A generation costs the tokens of its prompt, once whatever `n`, and those of all its completions; a log-likelihood
     costs the tokens of context and continuation. Before a request runs, the most that it can cost is set aside: prompt
-    and n * max_tokens. It runs only if that much is left, so that the budget is never exceeded, and what it did not use
-    is given back as soon as it ends. Several threads may call at once.
+    and n * max_tokens. It runs only if that much is left, so that the budget is never exceeded, and what it did not
+    use is given back as soon as it ends. A call that ends in an error when some of its requests have ended, because
+    `on_done` raises or a request cannot run, pays for all that it had set aside: how far the others had come is not
+    known. Several threads may call at once.
     """
 
     def __init__(self, engine: Engine, token_budget: int | None = None):
@@ -41,6 +43,8 @@ class MeteredEngine:
         self._engine = engine
         self._budget = token_budget
         self._reserved = 0
+        self._reserving = threading.local()
+        """What the thread that asks has set aside: a call from within `on_done` must not wait for it."""
         self._changed = threading.Condition()
 
     @property
@@ -114,7 +118,7 @@ class MeteredEngine:
                 index = wave[place]
                 results[index] = result
                 with self._changed:
-                    self._reserved -= costs[index]
+                    self._set_aside(-costs[index])
                     self.usage.requests += 1
                     self.usage.forward_positions += result.forward_positions
                     count(self.usage, result)
@@ -126,7 +130,10 @@ class MeteredEngine:
                 run(wave, settle)
             finally:
                 with self._changed:
-                    self._reserved -= sum(costs[i] for i in wave if i not in results)
+                    cut_off = sum(costs[i] for i in wave if i not in results)
+                    self._set_aside(-cut_off)
+                    if any(i in results for i in wave):
+                        self.usage.generated_tokens += cut_off
                     self.usage.seconds += time.perf_counter() - clock
                     self._changed.notify_all()
         return [results[i] for i in range(len(costs))]
@@ -138,16 +145,20 @@ class MeteredEngine:
         """
         with self._changed:
             while self.remaining is not None and costs[0] > self.remaining:
-                if not self._reserved:
+                if self._reserved == getattr(self._reserving, "tokens", 0):
                     raise self._exceeded(costs[0])
                 self._changed.wait()
             count = 0
             for cost in costs:
                 if self.remaining is not None and cost > self.remaining:
                     break
-                self._reserved += cost
+                self._set_aside(cost)
                 count += 1
             return count
+
+    def _set_aside(self, tokens: int) -> None:
+        self._reserved += tokens
+        self._reserving.tokens = getattr(self._reserving, "tokens", 0) + tokens
 
     def _exceeded(self, cost: int) -> TokenBudgetExceeded:
         return TokenBudgetExceeded(

@@ -10,6 +10,7 @@ from shared_tasks.models.engine import SamplingParams
 
 # Whether a token is in or out at exactly top_p or min_p must not hang on the last bit of a sum.
 ROUNDING = 1e-6
+LEAST_TEMPERATURE = 1e-5  # below it, single precision has no room for what a logit is divided by
 
 
 def probabilities(
@@ -21,7 +22,7 @@ def probabilities(
     before left over, renormalised. At temperature 0 all mass is on the most likely token.
     """
     logits = biased(logits, params)
-    scaled = logits / _column([p.temperature or 1.0 for p in params], logits)
+    scaled = logits / _column([max(p.temperature or 1.0, LEAST_TEMPERATURE) for p in params], logits)
     if any(p.min_p for p in params):
         floor = scaled.amax(-1, keepdim=True) + _column([p.min_p for p in params], logits).log()
         scaled = scaled.masked_fill(scaled < floor - ROUNDING, -torch.inf)
@@ -45,7 +46,8 @@ def choose(
         return biased(logits, params).argmax(-1)
     cumulative = probabilities(logits, params).double().cumsum(-1)
     draws = _column(uniforms, cumulative) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, draws, right=True)[:, 0]
+    tokens = torch.searchsorted(cumulative, draws, right=True)[:, 0]
+    return tokens.clamp_max(logits.shape[-1] - 1)  # a draw just below 1 may round up to all of the mass
 
 
 def uniforms(params: SamplingParams, count: int, number: int = 0) -> list[float]:

@@ -651,6 +651,23 @@ def test_history_and_entries(tmp_path: Path) -> None:
         assert words in text
 
 
+def test_what_an_exception_says_is_for_the_staff(tmp_path: Path) -> None:
+    """A system can say in it what it was asked, so the public page has its kind alone."""
+
+    def evaluate(entry: Entry, split: str) -> Runs:
+        raise Failed("raised KeyError: the question; raised ValueError: another")
+
+    with Queue(tmp_path / "queue") as queue:
+        enter(queue, "ada")
+        work(queue, evaluate, alike, SPLITS)
+        board = read_board(queue, "dev_test")
+    pages = [board_page(board, load_rules(tmp_path), Names("t", b"", staff), staff, "") for staff in (False, True)]
+    assert [("failed</span>: raised KeyError" in page, "the question" in page) for page in pages] == [
+        (True, False),
+        (True, True),
+    ]
+
+
 def test_an_empty_board(tmp_path: Path) -> None:
     """Before anything is measured there is a page too, and an empty table."""
     with Queue(tmp_path / "queue") as queue:

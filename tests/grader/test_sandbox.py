@@ -313,6 +313,12 @@ class TestWhatComesBack:
 
 
 class TestWhatIsLent:
+    def test_calling_for_ever(self, sandbox: Sandbox) -> None:
+        """A submission that calls what it was lent again and again, and is never waited for, has its time too."""
+        sandbox.begin_test(1.0)
+        assert outcome_of(sandbox, "call_for_ever", lambda: 0) is Outcome.TIMEOUT
+        assert works_afterwards(sandbox)
+
     def test_model(self, sandbox: Sandbox) -> None:
         """A lent model is used through its interface, and its calls are counted in the judge."""
         model = CountingModel(TableModel.random(vocab_size=3, depth=2, seed=0))

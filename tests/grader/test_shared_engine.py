@@ -43,11 +43,18 @@ class CountedBatch:
         return ended
 
 
+def score(context: str, text: str) -> list[float]:
+    """Return what a text is worth."""
+    if not isinstance(text, str):
+        raise TypeError("no text")
+    return [-1.0]
+
+
 class CountedEngine(ScriptedEngine):
     """An engine whose batch is a counted one."""
 
     def __init__(self) -> None:
-        super().__init__({}, lambda context, text: [-1.0])
+        super().__init__({}, score)
         self.batch = CountedBatch()
 
     def open_batch(self) -> CountedBatch:
@@ -131,6 +138,8 @@ def test_a_request_that_cannot_run_harms_nobody() -> None:
         client = shared.client()
         with pytest.raises(ValueError, match="too long"):
             client.generate(["too long"], SamplingParams(max_tokens=1))
+        with pytest.raises(TypeError, match="no text"):
+            client.loglikelihood(["a"], [None])  # type: ignore[list-item]
         assert client.generate(["a"], SamplingParams(max_tokens=1))[0].completions[0].text == "a"
         assert [scored.total for scored in client.loglikelihood(["a"] * 3, ["b"] * 3)] == [-1.0] * 3
 

@@ -111,6 +111,12 @@ class TestGeneration:
                 ids.append(int(choose(reference(torch.tensor([ids])).logits[:, -1], [params], [draw])))
         assert token_ids(result) == [ids[-25:]]
 
+    def test_next_to_no_temperature_is_greedy(self, engine):
+        """A temperature that single precision cannot divide by takes the most likely tokens, and breaks no engine."""
+        params = [SamplingParams(temperature=t, max_tokens=8, seed=0) for t in (0.0, 1e-6, 1e-40, 1e-320)]
+        texts = [one.completions[0].text for one in engine.generate(PROMPTS[:1] * 4, params)]
+        assert len(set(texts)) == 1
+
     def test_a_seeded_request_does_not_depend_on_its_neighbours(self, engine):
         """Alone, in a batch, in another order, in small batches and beside unseeded requests: the same completions."""
         seeded = SamplingParams(n=3, seed=5, max_tokens=30)

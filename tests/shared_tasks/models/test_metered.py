@@ -86,6 +86,29 @@ def test_an_error_of_the_engine_gives_back_what_was_set_aside() -> None:
     assert meter.remaining == 20
 
 
+def test_a_call_that_is_cut_off_pays_for_all_that_it_had_set_aside() -> None:
+    """Whoever takes the first answer and drops the others pays for them too: 1 + 6, and twice 1 + 10."""
+    meter = MeteredEngine(long_winded(), token_budget=100)
+
+    def first_is_enough(index: int, generation: Generation) -> None:
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        meter.generate(["a", "b", "c"], SamplingParams(max_tokens=10), first_is_enough)
+    assert meter.remaining == 100 - 7 - 22
+
+
+def test_a_call_within_on_done_does_not_wait_for_its_own_tokens() -> None:
+    """What only the outer call could give back is not there for the inner one: it is refused, and nobody hangs."""
+    meter = MeteredEngine(long_winded(), token_budget=50)
+
+    def ask_for_more(index: int, generation: Generation) -> None:
+        meter.generate(["x"], SamplingParams(max_tokens=(meter.remaining or 0) + 5))
+
+    with pytest.raises(TokenBudgetExceeded):
+        meter.generate(["a", "b"], SamplingParams(max_tokens=10), ask_for_more)
+
+
 def test_meters_of_one_engine_count_for_themselves() -> None:
     """What goes through one meter is not in the other's usage, and is in the engine's."""
     engine = long_winded()

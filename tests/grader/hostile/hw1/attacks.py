@@ -22,6 +22,11 @@ def double(x):
     return 2 * x
 
 
+def call_for_ever(lent):
+    while True:
+        lent()
+
+
 def kin_of_plain_values():
     return [torch.Size([2, 3]), collections.Counter("aab"), numpy.float32(0.5), numpy.arange(3)]
 
