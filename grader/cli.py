@@ -342,7 +342,7 @@ def serve_test(
                     results += session.test_server(one, start) if is_url else session.test_submission(Path(one), start)
                 except Refused as reason:
                     refused = True
-                    _refused(one, reason)
+                    _tell_refusal(one, reason)
         index = session.write_pages() if list(session.results()) else None
     except (UnusableInput, isolation.SandboxUnavailable, OSError) as error:
         _refuse(str(error))
@@ -374,12 +374,14 @@ def submit_command(
     try:
         if student is not None and len(submissions) > 1:
             raise UnusableInput("--student names who handed in one submission; give one")
+        if student == "":
+            raise UnusableInput("--student is empty")
         now = _moment(received) if received else datetime.now(UTC)
         board.mkdir(parents=True, exist_ok=True)
         rules = load_rules(board)
         with Queue(board / "leaderboard.sqlite") as queue:
             for one in submissions:
-                name = student if student is not None else one.stem if one.is_file() else one.resolve().name
+                name = student or (one.stem if one.is_file() else one.resolve().name)
                 try:
                     entry, new = submit(
                         queue, board, rules, one, name, now, "baseline" if baseline else "student", track
@@ -387,7 +389,7 @@ def submit_command(
                     print(f"{name}: {'entered' if new else 'is already'} entry {entry.id}, {entry.track}")
                 except Refused as reason:
                     refused = True
-                    _refused(name, reason)
+                    _tell_refusal(name, reason)
     except (UnusableInput, OSError, ValueError) as error:
         _refuse(str(error))
     if refused:
@@ -491,7 +493,7 @@ def _refuse(reason: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def _refused(name: str, reason: Refused) -> None:
+def _tell_refusal(name: str, reason: Refused) -> None:
     console.print(f"[red]refused:[/] {_plain(name)}: {_plain(str(reason))}", soft_wrap=True, highlight=False)
 
 

@@ -266,7 +266,7 @@ def _run_batch(
         raised = getattr(error, "raised", None)
         if raised is None:  # not the submission's
             raise
-        reason = f"raised {_name(raised.name)}: {raised.message}"
+        reason = f"raised {_exception_name(raised.name)}: {raised.message}"
     finally:
         seconds = time.perf_counter() - began
         sandbox.end_test()
@@ -285,7 +285,8 @@ def _run_batch(
     )
 
 
-def _name(told: str) -> str:
+def _exception_name(told: str) -> str:
+    """Return the name of an exception if it is Python's or the meter's: any other is a submission's own words."""
     return told if told == TokenBudgetExceeded.__name__ else believed_name(told)
 
 

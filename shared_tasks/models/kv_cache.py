@@ -69,7 +69,7 @@ class BatchCache(Cache):  # type: ignore[misc] # transformers is not typed
         self.end += 1
 
     def _move(self, by: int, room: int = 0) -> None:
-        """Move the columns in use to the right, or left, and have so many free ones behind them."""
+        """Move the columns in use by so many to the right, with room for `room` more behind them."""
         for layer in self.layers:
             layer.move(slice(self.begin, self.end), by, room)
         self.starts = [start + by for start in self.starts]

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -42,9 +43,8 @@ class MeteredEngine:
         """What went through this meter. Tokens of scored continuations count as prompt tokens: the model reads them."""
         self._engine = engine
         self._budget = token_budget
-        self._reserved = 0
-        self._reserving = threading.local()
-        """What the thread that asks has set aside: a call from within `on_done` must not wait for it."""
+        self._reserved: Counter[int] = Counter()
+        """Tokens set aside, by the thread that asked: a call from within its `on_done` must not wait for its own."""
         self._changed = threading.Condition()
 
     @property
@@ -52,7 +52,7 @@ class MeteredEngine:
         """Return how many tokens are neither used nor set aside; None without a budget."""
         if self._budget is None:
             return None
-        return self._budget - self.usage.prompt_tokens - self.usage.generated_tokens - self._reserved
+        return self._budget - self.usage.prompt_tokens - self.usage.generated_tokens - self._reserved.total()
 
     def fingerprint(self) -> str:
         """Return the engine's."""
@@ -106,8 +106,9 @@ class MeteredEngine:
         on_done: Callable[[int, Result], None] | None,
     ) -> list[Result]:
         """Run all requests, as many at a time as the budget has room for at their greatest cost."""
-        if costs and self.remaining is not None and max(costs) > self.remaining + self._reserved:
+        if costs and self.remaining is not None and max(costs) > self.remaining + self._reserved.total():
             raise self._exceeded(max(costs))
+        caller = threading.get_ident()  # the engine may tell of results from another thread
         results: dict[int, Result] = {}
         while len(results) < len(costs):
             first: int = len(results)
@@ -118,7 +119,7 @@ class MeteredEngine:
                 index = wave[place]
                 results[index] = result
                 with self._changed:
-                    self._set_aside(-costs[index])
+                    self._reserved[caller] -= costs[index]
                     self.usage.requests += 1
                     self.usage.forward_positions += result.forward_positions
                     count(self.usage, result)
@@ -131,7 +132,7 @@ class MeteredEngine:
             finally:
                 with self._changed:
                     cut_off = sum(costs[i] for i in wave if i not in results)
-                    self._set_aside(-cut_off)
+                    self._reserved[caller] -= cut_off
                     if any(i in results for i in wave):
                         self.usage.generated_tokens += cut_off
                     self.usage.seconds += time.perf_counter() - clock
@@ -145,20 +146,16 @@ class MeteredEngine:
         """
         with self._changed:
             while self.remaining is not None and costs[0] > self.remaining:
-                if self._reserved == getattr(self._reserving, "tokens", 0):
+                if self._reserved.total() == self._reserved[threading.get_ident()]:
                     raise self._exceeded(costs[0])
                 self._changed.wait()
             count = 0
             for cost in costs:
                 if self.remaining is not None and cost > self.remaining:
                     break
-                self._set_aside(cost)
+                self._reserved[threading.get_ident()] += cost
                 count += 1
             return count
-
-    def _set_aside(self, tokens: int) -> None:
-        self._reserved += tokens
-        self._reserving.tokens = getattr(self._reserving, "tokens", 0) + tokens
 
     def _exceeded(self, cost: int) -> TokenBudgetExceeded:
         return TokenBudgetExceeded(

@@ -109,6 +109,32 @@ def test_a_call_within_on_done_does_not_wait_for_its_own_tokens() -> None:
         meter.generate(["a", "b"], SamplingParams(max_tokens=10), ask_for_more)
 
 
+def test_an_engine_may_tell_of_results_from_another_thread() -> None:
+    """What is set aside belongs to the caller: a later call that is too large is refused and does not wait."""
+
+    class Elsewhere(ScriptedEngine):
+        def generate(
+            self,
+            prompts: Sequence[Prompt],
+            params: SamplingParams | Sequence[SamplingParams],
+            on_done: Callable[[int, Generation], None] | None = None,
+        ) -> list[Generation]:
+            found: list[Generation] = []
+            thread = threading.Thread(
+                target=lambda: found.extend(super(Elsewhere, self).generate(prompts, params, on_done))
+            )
+            thread.start()
+            thread.join()
+            return found
+
+    meter = MeteredEngine(Elsewhere(lambda prompt, params: [WORDS] * params.n), token_budget=20)
+    meter.generate(["a"], SamplingParams(max_tokens=10))
+    meter.generate(["b"], SamplingParams(max_tokens=10))
+    assert meter.remaining == 20 - 2 * 7
+    with pytest.raises(TokenBudgetExceeded):
+        meter.generate(["c"], SamplingParams(max_tokens=6))
+
+
 def test_meters_of_one_engine_count_for_themselves() -> None:
     """What goes through one meter is not in the other's usage, and is in the engine's."""
     engine = long_winded()
