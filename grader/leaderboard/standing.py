@@ -91,9 +91,7 @@ def stand(track: Track, runs: Sequence[tuple[Entry, Run]]) -> Standing:
             place=place,
             shared=places.count(place) > 1,
             distance=distance(axis, axes),
-            on_front=axis in steps
-            and row.score
-            > 0,  # answering nothing costs nothing  # else who answers nothing, at no cost, would be on it
+            on_front=axis in steps and row.score > 0,  # to answer nothing costs nothing
         )
         for row, place, axis in zip(competing, places, axes, strict=True)
     }

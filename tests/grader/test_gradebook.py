@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from grader.assignment import load_assignment
+from grader.assignment import UnusableInput, load_assignment
 from grader.cli import app
 from grader.examples.term import ROSTER, write_term
 from grader.gradebook.book import Book, make_book
 from grader.gradebook.gradescope import autograder, main
 from grader.gradebook.pages import explanation
+from grader.gradebook.tables import read_rows
 from grader.gradebook.totals import best_spending, kept_quizzes, late_factor, letter_of, rounded, ways_to_count
 from grader.reports import results_table
 from grader.results import SubmissionResult
@@ -522,3 +523,17 @@ def test_run_autograder_judges_in_the_sandbox(tmp_path: Path) -> None:
     problems = [problem for problem in load_assignment("hw1").problems if problem.module == "scoring"]
     assert judged["score"] == sum(problem.points.public + problem.points.hidden for problem in problems)
     assert len({test["status"] for test in judged["tests"]}) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,points\nada,30,5\n", r"a.csv:2: more cells than columns"),
+        ("name,points,points\nada,1,2\n", r"two columns are called 'points'"),
+    ],
+)
+def test_points_are_not_read_from_the_wrong_column(tmp_path: Path, text: str, message: str) -> None:
+    """A row that is too long, or a title that is there twice, is refused and not guessed at."""
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(UnusableInput, match=message):
+        read_rows(tmp_path, "a.csv", ["name", "points"])
